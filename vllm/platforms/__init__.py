@@ -1,0 +1,5 @@
+"""One file per kind of device: what it has, what it can do, how it is synchronised.
+
+For: the facts of a device and the few calls that differ. Does not know: models, layers, requests.
+Invariant: at most 15 methods; a device without an own kernel runs the references. Called by: device rooms.
+"""

@@ -1,0 +1,84 @@
+"""The only reader of the process environment.
+
+For: debugging switches and the standard variables of the tools beneath us. What a user should choose is an argument,
+never a variable: at most 20 of ours, pinned by tests/house. Does not know: what a value is used for.
+Invariant: a name is declared here or cannot be read. Called by: everybody.
+"""
+
+import difflib
+import os
+
+# Ours: name -> what it does. A diff of this table is a change of the public surface.
+DECLARED = {
+    "VLLM_BATCH_INVARIANT": "1 = deterministic mode, as LLM(deterministic=True)",
+    "VLLM_CACHE_ROOT": "folder for compiled kernels and other caches; default XDG_CACHE_HOME/vllm or ~/.cache/vllm",
+    "VLLM_CPU_KVCACHE_SPACE": "GiB of KV cache on the CPU; default from need and free memory",
+    "VLLM_LOGGING_LEVEL": "DEBUG, INFO (default), WARNING or ERROR",
+    "VLLM_PLATFORM": "cpu, cuda or rocm; default is the first one present",
+    "VLLM_USE_MODELSCOPE": "1 = model ids are fetched from ModelScope",
+}
+
+# Other people's: read as they define them.
+STANDARD = frozenset(
+    {
+        *("CI", "HOME", "NO_COLOR", "TERM", "XDG_CACHE_HOME"),
+        *("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
+        *("MODELSCOPE_CACHE", "MODELSCOPE_DOMAIN", "TOKENIZERS_PARALLELISM", "TRANSFORMERS_OFFLINE"),
+        *("CUDA_VISIBLE_DEVICES", "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS", "TRITON_CACHE_DIR"),
+        *("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS"),
+        *("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE"),
+    }
+)
+
+_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
+
+
+def text(name: str) -> str | None:
+    """The value of a declared variable, None when it is unset or empty."""
+    assert name in DECLARED or name in STANDARD, f"{name} is not declared in vllm/util/env.py"
+    return os.environ.get(name) or None
+
+
+def flag(name: str) -> bool:
+    """A yes/no variable; unset is no. Raises ValueError for any other word."""
+    value = (text(name) or "").strip().lower()
+    if value not in _TRUE | _FALSE:
+        raise ValueError(f"{name}={value!r} is neither yes (1, true, yes, on) nor no (0, false, no, off)")
+    return value in _TRUE
+
+
+def number(name: str) -> float | None:
+    """A number >= 0, None when unset. Raises ValueError for anything else."""
+    value = text(name)
+    if value is None:
+        return None
+    try:
+        parsed = float(value)
+    except ValueError:
+        parsed = -1.0
+    if not 0 <= parsed < float("inf"):
+        raise ValueError(f"{name}={value!r} is not a number >= 0")
+    return parsed
+
+
+def set_default(name: str, value: str) -> None:
+    """Give a standard variable a value for libraries loaded later, unless the user has set one."""
+    assert name in STANDARD, f"{name} is not a declared standard variable"
+    os.environ.setdefault(name, value)
+
+
+def for_child(**changes: str) -> dict[str, str]:
+    """A copy of the whole environment for a process we start, with `changes` on top."""
+    return {**os.environ, **changes}
+
+
+def unknown() -> list[str]:
+    """One sentence for each VLLM_* variable that is set but means nothing to us."""
+    sentences = []
+    for name in sorted(os.environ):
+        if name.startswith("VLLM_") and name not in DECLARED:
+            near = difflib.get_close_matches(name, DECLARED, n=1)
+            sentences.append(
+                f"{name} is set but unknown here and ignored" + (f"; did you mean {near[0]}?" if near else "")
+            )
+    return sentences
