@@ -1,0 +1,208 @@
+"""Delivery: what the engine says of a request's sequences becomes the RequestOutput that its caller sees.
+
+Detokenises, looks for stop strings, turns numbers into Logprob objects, and cuts what comes after a stop. Does not
+know: scheduling, devices, HTTP. Invariant: text, token_ids and logprobs of an output end at the same token; a stop
+string is never shown in part unless the text goes on. Called by: entrypoints, once per SequenceUpdate.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from vllm.engine.intake import Taken
+from vllm.outputs import CompletionOutput, Logprob, PromptLogprobs, RequestOutput, RequestStateStats
+from vllm.protocol.events import SequenceUpdate
+from vllm.protocol.step import TokenLogprobs
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+
+class Decoder(Protocol):
+    """An incremental detokeniser: ids in, text that is certain out."""
+
+    def append(self, ids: Sequence[int]) -> str:
+        """The new text of `ids`."""
+        ...
+
+    def finish(self) -> str:
+        """What was held back because a character was not complete."""
+        ...
+
+
+MakeDecoder = Callable[[Sequence[int], SamplingParams], Decoder]
+TokenText = Callable[[int], str]
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One sequence as its caller sees it."""
+
+    decoder: Decoder | None
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
+    logprobs: list[dict[int, Logprob]] | None = None
+    cumulative: float | None = None
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+    undecoded: list[int] = field(default_factory=list)
+    searched: int = 0
+    """Characters of `text` that no stop string may start in any more (min_tokens)."""
+    sent_chars: int = 0
+    sent_tokens: int = 0
+
+
+class Delivery:
+    """One request on its way out. Feed it updates; it returns outputs of the kind the caller asked for."""
+
+    def __init__(self, taken: Taken, make_decoder: MakeDecoder | None, token_text: TokenText | None) -> None:
+        self.taken = taken
+        self.params = taken.params
+        self._token_text = token_text
+        wants_text = make_decoder is not None and self.params.detokenize
+        self._streams = [
+            _Stream(
+                make_decoder(taken.prompt_token_ids, self.params) if wants_text and make_decoder else None,
+                logprobs=None if self.params.logprobs is None else [],
+                cumulative=None if self.params.logprobs is None else 0.0,
+            )
+            for _ in range(self.params.n)
+        ]
+        # why: a batch job that looks at the end only can decode each text in one go
+        self._lazy = self.params.output_kind is RequestOutputKind.FINAL_ONLY and not self.params.stop
+        self._prompt_logprobs: PromptLogprobs | None = None
+        if self.params.prompt_logprobs is not None:
+            self._prompt_logprobs = [None] * len(taken.prompt_token_ids)
+        self._num_cached: int | None = None
+        self.error: str | None = None
+        self.metrics = RequestStateStats(arrival_time=0.0)
+
+    @property
+    def finished(self) -> bool:
+        """Every sequence has ended."""
+        return all(s.finish_reason is not None for s in self._streams)
+
+    def feed(self, update: SequenceUpdate) -> tuple[RequestOutput | None, bool]:
+        """(output to hand out or None, whether a stop string ended the sequence, so that the engine must drop it)."""
+        stream = self._streams[update.index]
+        if stream.finish_reason is not None:
+            return None, False
+        if self._num_cached is None:
+            self._num_cached = update.num_cached_tokens
+        for position, found in update.prompt_logprobs:
+            assert self._prompt_logprobs is not None
+            self._prompt_logprobs[position] = self._logprobs(found, self.params.prompt_logprobs)
+        stopped_here = self._take_tokens(stream, update)
+        if stream.finish_reason is None and update.finish_reason is not None:
+            stream.finish_reason, stream.stop_reason = update.finish_reason, update.stop_reason
+            self.error = update.error or self.error
+            self._flush(stream)
+        self.metrics.num_generation_tokens += len(update.token_ids)
+        return self._output(update.index), stopped_here and update.finish_reason is None
+
+    def abort(self) -> RequestOutput:
+        """The request was cancelled: every open sequence ends here."""
+        for s in self._streams:
+            if s.finish_reason is None:
+                s.finish_reason = "abort"
+                self._flush(s)
+        return self._build(range(len(self._streams)))
+
+    def _take_tokens(self, s: _Stream, update: SequenceUpdate) -> bool:
+        """Add the update's tokens; True when a stop string cut them short."""
+        p = self.params
+        hidden = None
+        if update.finish_reason == "stop" and update.token_ids and not p.include_stop_str_in_output:
+            hidden = len(update.token_ids) - 1  # why: the token that ended the text is counted, not shown
+        for i, token in enumerate(update.token_ids):
+            s.token_ids.append(token)
+            if s.logprobs is not None and update.logprobs:
+                found = update.logprobs[i]
+                s.logprobs.append(self._logprobs(found, p.logprobs))
+                s.cumulative = (s.cumulative or 0.0) + found.values[0]
+            if s.decoder is None or i == hidden:
+                continue
+            if self._lazy:
+                s.undecoded.append(token)
+                continue
+            s.text += s.decoder.append((token,))
+            if p.stop and self._stops(s):
+                return True
+        return False
+
+    def _stops(self, s: _Stream) -> bool:
+        """Look for the earliest stop string in the new text; cut the text there."""
+        p = self.params
+        assert isinstance(p.stop, list)
+        if len(s.token_ids) <= p.min_tokens:
+            s.searched = len(s.text)
+            return False
+        best: tuple[int, str] | None = None
+        for stop in p.stop:
+            at = s.text.find(stop, s.searched)
+            if at >= 0 and (best is None or at < best[0]):
+                best = (at, stop)
+        if best is None:
+            s.searched = max(s.searched, len(s.text) - max(map(len, p.stop)) + 1)
+            return False
+        at, stop = best
+        s.text = s.text[: at + len(stop) if p.include_stop_str_in_output else at]
+        s.finish_reason, s.stop_reason = "stop", stop
+        return True
+
+    def _flush(self, s: _Stream) -> None:
+        """The last text: what waited for the end, and a stop string that only now became whole."""
+        if s.decoder is None:
+            return
+        s.text += s.decoder.append(s.undecoded) + s.decoder.finish()
+        s.undecoded.clear()
+        if self.params.stop:
+            reason = s.finish_reason, s.stop_reason
+            if not self._stops(s):
+                s.finish_reason, s.stop_reason = reason
+
+    def _logprobs(self, found: TokenLogprobs, wanted: int | None) -> dict[int, Logprob]:
+        """Candidates as Logprob objects: the chosen token first, then the most likely; equal ids once."""
+        text = self._token_text
+        limit = len(found.ids) if wanted is None or wanted < 0 else wanted + 1
+        out: dict[int, Logprob] = {}
+        for token, value, rank in zip(found.ids[:limit], found.values, found.ranks, strict=False):
+            if token not in out:
+                out[token] = Logprob(value, rank, text(token) if text is not None else None)
+        return out
+
+    def _output(self, index: int) -> RequestOutput | None:
+        kind = self.params.output_kind
+        if kind is RequestOutputKind.FINAL_ONLY:
+            return self._build(range(len(self._streams))) if self.finished else None
+        if kind is RequestOutputKind.CUMULATIVE:
+            return self._build([index])
+        return self._build([index], delta=True)
+
+    def _build(self, indices: Sequence[int], delta: bool = False) -> RequestOutput:
+        taken = self.taken
+        return RequestOutput(
+            request_id=taken.request.request_id,
+            prompt=taken.prompt,
+            prompt_token_ids=taken.prompt_token_ids,
+            prompt_logprobs=self._prompt_logprobs,
+            outputs=[self._completion(i, delta) for i in indices],
+            finished=self.finished,
+            metrics=self.metrics,
+            num_cached_tokens=self._num_cached or 0,
+        )
+
+    def _completion(self, index: int, delta: bool) -> CompletionOutput:
+        s = self._streams[index]
+        end = len(s.text)
+        if s.finish_reason is None:
+            end = max(s.sent_chars, end - self.params.output_text_buffer_length)
+        first, token = (s.sent_chars, s.sent_tokens) if delta else (0, 0)
+        s.sent_chars, s.sent_tokens = end, len(s.token_ids)
+        return CompletionOutput(
+            index=index,
+            text=s.text[first:end],
+            token_ids=s.token_ids[token:],
+            cumulative_logprob=s.cumulative,
+            logprobs=None if s.logprobs is None else s.logprobs[token:],
+            finish_reason=s.finish_reason,
+            stop_reason=s.stop_reason,
+        )
