@@ -1,5 +1,6 @@
-"""Checkpoints to placed tensors: read, rename, stack, unpack, shard, place.
+"""Weights from disk to device: find the folder, read its files, rename, unpack, shard, place.
 
-For: filling a built network from files, or with seeded random numbers. Does not know: host rooms, requests.
-Invariants: every parameter is filled exactly once or the load fails by name; no pickled code runs. Called by: worker.
+For: `load_weights`, which gives the layers every tensor of this rank under our names. Does not know: what a network
+computes. Invariants: no code from a model folder ever runs; a tensor that is missing, unknown or of the wrong shape
+is an error that names file and tensor. Called by: worker; `resolve` by assembly.
 """

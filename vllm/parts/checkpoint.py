@@ -10,6 +10,7 @@ A source without alternatives fills the whole target (all pieces are already sta
 tensor is row e of the target's first dimension. Unpackers live in `loading/unpack.py` under the name given here.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -24,11 +25,53 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """All rules of an architecture. `prefixes` are optional heads of names ("model." may or may not be there).
+    """All rules of an architecture; of those that match a name, the first whose target the description has counts.
 
-    `ignore` are patterns of names that are no parameters (buffers such as rotary frequencies, masks, a tied head).
+    `prefixes` are optional heads of names, tried in order ("model." may or may not be there).
+    `ignore` are patterns, in the same language, of names that are no parameters (rotary frequencies, masks).
     """
 
     rules: tuple[Rule, ...]
     prefixes: tuple[str, ...] = ("",)
     ignore: tuple[str, ...] = ()
+
+
+def both(source: str, target: str, unpack: str = "") -> Iterator[Rule]:
+    """The rules of a layer's weight and of its bias; for a stacked target give the stem without ``.weight``."""
+    yield Rule(f"{source}.weight", f"{target}.weight", unpack)
+    yield Rule(f"{source}.bias", f"{target}.bias", unpack)
+
+
+EMBEDDINGS = (
+    Rule("embed_tokens.weight", "embed.weight"),
+    *both("norm", "norm"),
+    *both("lm_head", "head"),
+)
+ATTENTION = (
+    *both("layers.{i}.self_attn.{q|k|v}_proj", "layers.{i}.mixer.qkv"),
+    *both("layers.{i}.self_attn.o_proj", "layers.{i}.mixer.o"),
+    Rule("layers.{i}.self_attn.q_norm.weight", "layers.{i}.mixer.q_norm.weight"),
+    Rule("layers.{i}.self_attn.k_norm.weight", "layers.{i}.mixer.k_norm.weight"),
+)
+GATED_MLP = (
+    *both("layers.{i}.mlp.{gate|up}_proj", "layers.{i}.ffn.gate_up"),
+    *both("layers.{i}.mlp.down_proj", "layers.{i}.ffn.down"),
+)
+EXPERTS = (
+    Rule("layers.{i}.mlp.gate.weight", "layers.{i}.ffn.router.weight"),
+    Rule("layers.{i}.mlp.experts.{e}.{gate|up}_proj.weight", "layers.{i}.ffn.experts.gate_up"),
+    Rule("layers.{i}.mlp.experts.{e}.down_proj.weight", "layers.{i}.ffn.experts.down"),
+    Rule("layers.{i}.mlp.experts.gate_up_proj", "layers.{i}.ffn.experts.gate_up"),
+    Rule("layers.{i}.mlp.experts.down_proj", "layers.{i}.ffn.experts.down"),
+)
+PRE_NORMS = (
+    *both("layers.{i}.input_layernorm", "layers.{i}.pre_mixer"),
+    *both("layers.{i}.post_attention_layernorm", "layers.{i}.pre_ffn"),
+)
+
+
+def hf_weights(*rules: Rule, ignore: tuple[str, ...] = ()) -> Weights:
+    """Names as most decoders on the hub use them; `rules` are what this one does otherwise, and come first."""
+    usual = (*EMBEDDINGS, *ATTENTION, *GATED_MLP, *PRE_NORMS)
+    ignored = ("layers.{i}.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq", *ignore)
+    return Weights((*rules, *usual), ("model.", ""), ignored)

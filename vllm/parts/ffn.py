@@ -18,7 +18,7 @@ class MLP:
 class MoE:
     """Each token goes to `top_k` of `num_experts` experts, weighted by the softmax of the router's logits.
 
-    `renormalize`: the chosen weights are scaled to sum to one. The router is a linear map without bias, in float32 math.
+    `renormalize`: the chosen weights are scaled to sum to one. The router is linear, without bias, in float32 math.
     """
 
     num_experts: int

@@ -22,7 +22,9 @@ class HFConfig:
             return self._data[name]
         except KeyError:
             kind = self._data.get("model_type", "unknown")
-            raise ModelLoadError(f"config.json of this {kind} model has no {name!r}, which its architecture needs") from None
+            raise ModelLoadError(
+                f"config.json of this {kind} model has no {name!r}, which its architecture needs"
+            ) from None
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value of `name`, or `default` where it is missing or null."""

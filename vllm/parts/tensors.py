@@ -25,7 +25,7 @@ from vllm.parts.mixer import Attention
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a stacked dimension that is loaded and sharded by itself; it splits only between its `units` (heads)."""
+    """A part of a stacked dimension, loaded and sharded by itself; it splits only between its `units` (heads)."""
 
     size: int
     units: int
@@ -70,6 +70,12 @@ class TensorSpec:
         shape = list(self.shape)
         shape[self.shard_dim] = sum(p.shard(size, rank)[1] for p in self.pieces)
         return tuple(shape)
+
+    def ranges(self, size: int, rank: int) -> list[tuple[int, int]]:
+        """Per piece (start within the piece, length) of the share of `rank`; everything where nothing is sharded."""
+        if self.shard_dim is None or size == 1:
+            return [(0, p.size) for p in self.pieces]
+        return [p.shard(size, rank) for p in self.pieces]
 
 
 def _norm(name: str, n: Norm | None) -> Iterator[TensorSpec]:
@@ -161,6 +167,29 @@ def tensors(decoder: Decoder) -> list[TensorSpec]:
     for i in range(len(decoder.blocks)):
         specs.extend(layer_tensors(decoder, i))
     return specs + list(head_tensors(decoder))
+
+
+def stage_layers(num_layers: int, size: int, rank: int) -> range:
+    """Layers of pipeline stage `rank` out of `size`; first and last, which also embed and judge, get fewer."""
+    if size > num_layers:
+        raise ValueError(f"{num_layers} layers cannot be split over {size} pipeline stages")
+    short, extra = divmod(num_layers, size)
+    # why: the middle stages take the remainder first, then the last but one, ...; with two stages the first takes it
+    order = sorted(range(size), key=lambda r: (r in (0, size - 1), r))
+    counts = [short + (order.index(r) < extra) for r in range(size)]
+    return range(sum(counts[:rank]), sum(counts[: rank + 1]))
+
+
+def stage_tensors(decoder: Decoder, size: int = 1, rank: int = 0) -> list[TensorSpec]:
+    """Parameters that pipeline stage `rank` holds. A tied head keeps the token table on the last stage too."""
+    specs = list(embed_tensors(decoder)) if rank == 0 else []
+    for i in stage_layers(len(decoder.blocks), size, rank):
+        specs.extend(layer_tensors(decoder, i))
+    if rank == size - 1:
+        if rank and decoder.head.tied:
+            specs.append(next(embed_tensors(decoder)))
+        specs.extend(head_tensors(decoder))
+    return specs
 
 
 def num_parameters(decoder: Decoder) -> int:

@@ -1,0 +1,46 @@
+"""What the suites over all models share: every TINY and VARIANT, and a transformers model of it saved to a folder."""
+
+import contextlib
+import io
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vllm.planning.describe import MODELS
+
+SEED = 7
+
+
+def tiny_configs() -> list[tuple[str, dict[str, Any]]]:
+    """(id, config) of every TINY and of TINY with each VARIANT."""
+    result = []
+    for path in MODELS.modules():
+        module = import_module(path)
+        name = path.rpartition(".")[2]
+        result.append((name, module.TINY))
+        for k, changes in enumerate(getattr(module, "VARIANTS", ())):
+            result.append((f"{name}-{k + 1}", {**module.TINY, **changes}))
+    return result
+
+
+def reference(config: dict[str, Any]) -> Any:
+    """transformers' model in float32, every parameter random: biases far from zero, norms far from one."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(SEED)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.float32).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1 and name.endswith("weight"):
+                parameter.uniform_(0.5, 1.5)
+            else:
+                parameter.uniform_(-0.35, 0.35)
+    return model
+
+
+def save(model: Any, folder: Path) -> None:
+    """save_pretrained without its progress bar."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        model.save_pretrained(folder)

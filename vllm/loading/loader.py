@@ -1,0 +1,154 @@
+"""The loader: every tensor of this rank, allocated once on its device and filled piece by piece.
+
+    checkpoint name ─ Matcher ─▶ (target, piece, expert) ─ unpack ─ this rank's rows or columns ─ copy ─▶ destination
+
+Does not know file formats (readers) or what the tensors mean (layers). Invariants: destinations are the only tensors
+allocated; nothing stays unfilled; a tensor nobody expects, of a wrong shape, or filled twice is an error naming it.
+Called by: worker.
+"""
+
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from vllm.errors import ModelLoadError
+from vllm.loading import dummy
+from vllm.loading.files import open_folder
+from vllm.loading.match import Match, Matcher
+from vllm.loading.readers.source import Source
+from vllm.loading.unpack import UNPACK
+from vllm.parts.checkpoint import Weights
+from vllm.parts.decoder import Decoder
+from vllm.parts.tensors import TensorSpec, stage_tensors, tensors
+from vllm.protocol.plan import LoadPlan, WorkerPlan
+
+_READERS = 8
+
+
+def load_weights(
+    decoder: Decoder, weights: Weights, load_plan: LoadPlan, worker_plan: WorkerPlan
+) -> dict[str, torch.Tensor]:
+    """Our names -> this rank's shard, contiguous, on the plan's device in its dtype.
+
+    A tied head has no tensor of its own; the last pipeline stage then holds `embed.weight`. Raises ModelLoadError.
+    """
+    specs = {s.name: s for s in stage_tensors(decoder, worker_plan.pp_size, worker_plan.pp_rank)}
+    shards = _allocate(specs, worker_plan)
+    if load_plan.load_format == "dummy":
+        dummy.fill(shards, specs, load_plan.seed, worker_plan.tp_size, worker_plan.tp_rank)
+        return shards
+    sources = open_folder(Path(load_plan.path), load_plan.load_format)
+    _Filling(decoder, weights, specs, shards, worker_plan).run(sources, load_plan.path)
+    return shards
+
+
+def _allocate(specs: dict[str, TensorSpec], plan: WorkerPlan) -> dict[str, torch.Tensor]:
+    dtype: torch.dtype = getattr(torch, plan.dtype)
+    return {
+        name: torch.empty(spec.local_shape(plan.tp_size, plan.tp_rank), dtype=dtype, device=plan.device)
+        for name, spec in specs.items()
+    }
+
+
+class _Filling:
+    """One run of copying: knows what went where, so that gaps and doubles are found."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        weights: Weights,
+        specs: dict[str, TensorSpec],
+        shards: dict[str, torch.Tensor],
+        plan: WorkerPlan,
+    ):
+        everything = {s.name for s in tensors(decoder)}
+        # why: a checkpoint may hold the tied head's table although it equals the embedding's
+        self._spare = {"head.weight"} if decoder.head.tied else set()
+        self._matcher = Matcher(weights, everything | self._spare)
+        self._specs, self._shards, self._plan = specs, shards, plan
+        self._origin: dict[tuple[str, int, int], str] = {}
+        self._filled: dict[str, int] = defaultdict(int)
+
+    def run(self, sources: list[Source], folder: str) -> None:
+        """Copy all that is ours, several tensors at a time."""
+        work: list[tuple[Source, Match]] = []
+        unknown: list[Source] = []
+        for source in sources:
+            match = self._matcher.find(source.name)
+            if match is None:
+                if not self._matcher.ignored(source.name):
+                    unknown.append(source)
+            elif match.target in self._specs:
+                self._claim(source, match)
+                work.append((source, match))
+        if unknown:
+            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+            raise ModelLoadError(
+                f"the checkpoint holds tensors that its config.json has no place for: {unknown[0].where}{more}"
+            )
+        self._check_complete(folder)
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="load") as pool:
+            for _ in pool.map(lambda item: self._place(*item), work):
+                pass
+
+    def _claim(self, source: Source, match: Match) -> None:
+        """Note which part of a target the source fills; the same part twice is an error."""
+        spec = self._specs[match.target]
+        num_pieces = max(1, len(spec.pieces))
+        experts = range(spec.shape[0]) if _is_expert_stack(spec) else range(1)
+        for e in experts if match.expert is None else (match.expert,):
+            for p in range(num_pieces) if match.piece is None else (match.piece,):
+                if p >= num_pieces or e not in experts:
+                    raise ModelLoadError(f"the checkpoint has {source.where}, but its config.json has no room for it")
+                before = self._origin.setdefault((spec.name, e, p), source.where)
+                if before != source.where:
+                    raise ModelLoadError(f"{before} and {source.where} are the same parameter")
+                self._filled[spec.name] += 1
+
+    def _check_complete(self, folder: str) -> None:
+        for spec in self._specs.values():
+            experts = spec.shape[0] if _is_expert_stack(spec) else 1
+            wanted = experts * max(1, len(spec.pieces))
+            if self._filled[spec.name] != wanted:
+                names = " or ".join(self._matcher.sources_of(spec.name)[:3])
+                raise ModelLoadError(
+                    f"the checkpoint in {folder} lacks {names or spec.name} "
+                    f"({self._filled[spec.name]} of {wanted} parts of {spec.name} found)"
+                )
+
+    def _place(self, source: Source, match: Match) -> None:
+        spec = self._specs[match.target]
+        tensor, dst = source.read(), self._shards[spec.name]
+        shape, dim = spec.shape, spec.shard_dim or 0
+        if match.unpack:
+            tensor = UNPACK[match.unpack](tensor, spec)
+        if match.expert is not None:
+            shape, dim, dst = shape[1:], dim - 1, dst[match.expert]
+        self._check_shape(source, tensor, spec, match, shape, dim)
+        at = from_ = 0
+        for p, (start, length) in enumerate(spec.ranges(self._plan.tp_size, self._plan.tp_rank)):
+            if match.piece is None or match.piece == p:
+                dst.narrow(dim, at, length).copy_(tensor.narrow(dim, from_ + start, length))
+                from_ += spec.pieces[p].size
+            at += length
+        if not spec.pieces:
+            dst.copy_(tensor)
+
+    @staticmethod
+    def _check_shape(
+        source: Source, tensor: torch.Tensor, spec: TensorSpec, match: Match, shape: tuple[int, ...], dim: int
+    ) -> None:
+        wanted = list(shape)
+        if match.piece is not None:
+            wanted[dim] = spec.pieces[match.piece].size
+        if list(tensor.shape) != wanted:
+            raise ModelLoadError(
+                f"tensor {source.where} has shape {list(source.shape)}; config.json asks for {wanted}"
+                f"{' after unpacking' if match.unpack else ''} ({spec.name})"
+            )
+
+
+def _is_expert_stack(spec: TensorSpec) -> bool:
+    return ".experts." in spec.name
