@@ -1,0 +1,83 @@
+"""Importing is free: no torch, no transformers, and a budget in milliseconds."""
+
+import importlib
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import vllm
+from tools.house.source import ROOT
+
+PROBE = """
+import json, sys
+{code}
+print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
+"""
+without_llm = pytest.mark.skipif(
+    importlib.util.find_spec("vllm.entrypoints.llm") is None, reason="vllm.entrypoints.llm has not landed"
+)
+HEAVY = {"torch", "transformers", "triton", "numba", "tokenizers"}
+CASES = {
+    "import vllm": 0.1,
+    "from vllm import LLM, SamplingParams": 0.3,
+    "import vllm.entrypoints.cli.main": 0.3,
+}
+
+
+def best_of(command, tries=5):
+    """Least wall time of `command` in seconds, and what it printed."""
+    times = []
+    for _ in range(tries):
+        start = time.perf_counter()
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        times.append(time.perf_counter() - start)
+        assert done.returncode == 0, done.stderr
+    return min(times), done.stdout
+
+
+@pytest.mark.parametrize("code", [pytest.param(code, marks=without_llm if "LLM" in code else ()) for code in CASES])
+def test_import_budget(code):
+    bare, _ = best_of([sys.executable, "-c", PROBE.format(code="")])
+    seconds, printed = best_of([sys.executable, "-c", PROBE.format(code=code)])
+    assert not HEAVY & set(json.loads(printed))
+    assert seconds - bare <= CASES[code]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_cli_budget(arguments):
+    seconds, printed = best_of([sys.executable, "-m", "vllm.entrypoints.cli.main", *arguments])
+    assert seconds <= 0.3
+    assert vllm.__version__ in printed or "usage: vllm" in printed
+
+
+@without_llm
+def test_every_public_name_resolves():
+    for name in vllm.__all__:
+        assert getattr(vllm, name) is not None
+    assert set(vllm.__all__) <= set(dir(vllm))
+
+
+def test_unknown_public_name():
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        _ = vllm.Nonsense
+
+
+def test_every_room_says_what_it_is_for():
+    for file in sorted((ROOT / "vllm").rglob("__init__.py")):
+        name = ".".join(file.relative_to(ROOT).parent.parts)
+        text = file.read_text("utf-8")
+        assert text.startswith('"""'), f"{file} has no docstring"
+        assert len(text.splitlines()[0]) > 20, name
+
+
+def test_version_is_written_once():
+    from vllm.version import __version__
+
+    assert vllm.__version__ == __version__
+    assert vllm.__version_tuple__ >= (1, 0, 0)
+    assert importlib.import_module("vllm.version").__file__ == str(Path(vllm.__file__).with_name("version.py"))

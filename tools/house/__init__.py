@@ -1,0 +1,1 @@
+"""The house checks: floors, cycles, sizes, words and pinned lists. `python -m tools.house` prints them all."""

@@ -1,0 +1,47 @@
+"""`python -m tools.house`: the state of the house. `python -m tools.house pin`: pin the lists as they are now.
+
+Exit status 1 when a law is broken (floors, cycles, pinned lists); sizes and words are only told.
+"""
+
+import datetime
+import sys
+import tomllib
+
+from tools.house import cycles, floors, pins, sizes, words
+from tools.house.source import ROOT, modules
+
+
+def report() -> int:
+    """Print everything; return the number of broken laws."""
+    files, house = modules(), tomllib.loads((ROOT / "house.toml").read_text())
+    broken = 0
+    contracts, output = floors.check()
+    print("Floors")
+    for name, kept in contracts.items():
+        print(f"  {'kept' if kept else 'BROKEN':7}{name}")
+    if not contracts or not all(contracts.values()):
+        broken += 1
+        print(output)
+    print("Cycles")
+    found = cycles.cycles(cycles.graph(files))
+    print("".join(f"  BROKEN {' -> '.join(group)}\n" for group in found) or "  none\n", end="")
+    print("Pinned lists")
+    for name, now in pins.lists().items():
+        before = pins.pinned(name)
+        gone, new = sorted(set(before) - set(now)), sorted(set(now) - set(before))
+        print(f"  {name}: {len(now)}" + "".join(f"\n    BROKEN gone: {line}" for line in gone), end="")
+        print("".join(f"\n    BROKEN new: {line}" for line in new))
+        broken += bool(gone or new)
+    print(f"Sizes: {sizes.summary(files, house)}")
+    for sentence in sizes.findings(files, house, datetime.date.today()):
+        print(f"  {sentence}")
+    print("Words")
+    print("".join(f"  {sentence}\n" for sentence in words.findings(files, house)) or "  none\n", end="")
+    return broken + len(found)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["pin"]:
+        pins.write()
+    else:
+        sys.exit(1 if report() else 0)
