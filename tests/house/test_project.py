@@ -181,3 +181,13 @@ def test_continuous_integration_runs_a_cpu_torch():
         import torch
 
         assert torch.version.cuda is None
+
+
+def test_every_room_has_a_door():
+    rooms = sorted(path.parent for path in (ROOT / "vllm").glob("*/__init__.py"))
+    assert len(rooms) > 20
+    for room in rooms:
+        text = (room / "README.md").read_text("utf-8")
+        assert len(text.splitlines()) <= 40, f"{room.name}: more than one screen"
+        assert text.count("```") == 2, f"{room.name}: one drawing"
+        assert max(map(len, text.splitlines())) <= 125, room.name
