@@ -19,7 +19,7 @@ def blocks():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", blocks())
+@pytest.mark.parametrize("code", list(blocks()))
 def test_block_runs(code, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(code)
