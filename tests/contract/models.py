@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ def tiny_configs() -> list[tuple[str, dict[str, Any]]]:
     for path in MODELS.modules():
         module = import_module(path)
         name = path.rpartition(".")[2]
-        result.append((name, module.TINY))
+        result.append((name, deepcopy(module.TINY)))
         for k, changes in enumerate(getattr(module, "VARIANTS", ())):
-            result.append((f"{name}-{k + 1}", {**module.TINY, **changes}))
+            result.append((f"{name}-{k + 1}", deepcopy({**module.TINY, **changes})))
     return result
 
 
@@ -30,7 +31,8 @@ def reference(config: dict[str, Any]) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(SEED)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.float32).eval()
+    # why: transformers writes into the dictionaries it is given
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**deepcopy(config)), dtype=torch.float32).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 1 and name.endswith("weight"):

@@ -4,6 +4,7 @@ from vllm.parts.checkpoint import hf_weights
 from vllm.parts.decoder import Block, Decoder
 from vllm.parts.hf import HFConfig
 from vllm.parts.reading import decoder, gqa, mlp, norm
+from vllm.parts.tiny import tiny
 
 NAMES = ("LlamaForCausalLM", "LLaMAForCausalLM")
 
@@ -16,27 +17,18 @@ def describe(c: HFConfig) -> Decoder:
 
 
 WEIGHTS = hf_weights()
-TINY = {
-    "model_type": "llama",
-    "vocab_size": 128,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "attention_bias": True,
-    "mlp_bias": True,
-    "max_position_embeddings": 256,
-    "rope_theta": 10000.0,
-    "rope_scaling": {
+TINY = tiny(
+    "llama",
+    attention_bias=True,
+    mlp_bias=True,
+    rope_scaling={
         "rope_type": "llama3",
         "factor": 8.0,
         "low_freq_factor": 1.0,
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 64,
     },
-}
+)
 VARIANTS = (
     {"attention_bias": False, "mlp_bias": False, "head_dim": None, "rope_scaling": None},
     {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},

@@ -68,6 +68,12 @@ PRE_NORMS = (
     *both("layers.{i}.input_layernorm", "layers.{i}.pre_mixer"),
     *both("layers.{i}.post_attention_layernorm", "layers.{i}.pre_ffn"),
 )
+FUSED_GATE_UP = (Rule("layers.{i}.mlp.gate_up_proj.weight", "layers.{i}.ffn.gate_up.weight"),)
+SANDWICH = (
+    *both("layers.{i}.post_attention_layernorm", "layers.{i}.post_mixer"),
+    *both("layers.{i}.pre_feedforward_layernorm", "layers.{i}.pre_ffn"),
+    *both("layers.{i}.post_feedforward_layernorm", "layers.{i}.post_ffn"),
+)
 
 
 def hf_weights(*rules: Rule, ignore: tuple[str, ...] = ()) -> Weights:

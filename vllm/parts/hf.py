@@ -38,6 +38,16 @@ class HFConfig:
                 return self._data[name]
         return self.__getattr__(names[0])
 
+    def said(self, name: str, default: Any) -> Any:
+        """The value of `name` even where it is null; `default` only where it is missing."""
+        return self._data.get(name, default)
+
+    def aliased(self, **names: str) -> "HFConfig":
+        """A view in which `ours="theirs"` also answers to `ours` (GPT-2 calls hidden_size n_embd)."""
+        return HFConfig(
+            {**{ours: self._data[their] for ours, their in names.items() if their in self._data}, **self._data}
+        )
+
     def text(self) -> "HFConfig":
         """The text half of a multimodal config (`text_config`), or the config itself."""
         inner = self._data.get("text_config")

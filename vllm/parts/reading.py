@@ -53,26 +53,26 @@ def layer_norm(c: HFConfig, eps: float, bias: bool = True) -> Norm:
     return Norm(c.hidden_size, eps, kind="layer", bias=bias)
 
 
-def mlp(c: HFConfig, *, bias: bool = False, gated: bool = True, inter: int | None = None) -> MLP:
-    """The dense feed-forward part."""
-    return MLP(c.hidden_size, inter or c.intermediate_size, activation(c), gated, bias)
+def mlp(
+    c: HFConfig, *, bias: bool = False, gated: bool = True, inter: int | None = None, act: str = "hidden_act"
+) -> MLP:
+    """The dense feed-forward part; `act` is the key of its activation (hidden_act where that is missing)."""
+    return MLP(c.hidden_size, inter or c.intermediate_size, activation(c, act, "hidden_act"), gated, bias)
 
 
-def rope(
-    c: HFConfig, *, kind: str = "", dim: int | None = None, theta: float = 10000.0, interleaved: bool = False
-) -> Rope:
+def rope(c: HFConfig, *, kind: str = "", theta: float = 10000.0, part: float = 1.0, interleaved: bool = False) -> Rope:
     """The rotary embedding, from `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before).
 
-    `kind` picks one of several (full_attention, sliding_attention); `dim` is the head size it works on, of which
-    `partial_rotary_factor` may take a part; `theta` is the base where config.json names none.
+    `kind` picks one of several (full_attention, sliding_attention). `theta` is the base and `part` the share of each
+    head that is turned where config.json does not say.
     """
     said = dict(c.get("rope_parameters") or c.get("rope_scaling") or {})
     if isinstance(said.get(kind), Mapping):
         said = dict(said[kind])
     base = float(said.pop("rope_theta", None) or c.get("rope_theta") or theta)
-    part = said.pop("partial_rotary_factor", None)
-    part = float(c.get("partial_rotary_factor", 1.0) if part is None else part)
-    return Rope(int((dim or head_dim(c)) * part), base, interleaved, scaling(c, said))
+    share = said.pop("partial_rotary_factor", None)
+    share = float(c.get("partial_rotary_factor", part) if share is None else share)
+    return Rope(int(head_dim(c) * share), base, interleaved, scaling(c, said))
 
 
 def scaling(c: HFConfig, said: dict[str, Any]) -> RopeScaling | None:
