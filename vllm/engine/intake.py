@@ -73,13 +73,18 @@ class Intake:
         priority: int = 0,
         tenant: str = "",
         add_special_tokens: bool = True,
+        max_logprobs: int | None = None,
         features: Mapping[str, object] | None = None,
     ) -> Taken:
-        """One prompt with its parameters as a Request. `params` is not changed. Raises ValueError (errors.py)."""
+        """One prompt with its parameters as a Request. `params` is not changed. Raises ValueError (errors.py).
+
+        `max_logprobs` replaces the model's limit for callers inside the engine (beam search).
+        """
         params = params.clone()
         eos = self.tokenizer.eos_token_id if self.tokenizer is not None else None
         params.update_from_generation_config(self.generation_config, eos)
-        params.check_limits(self.limits.vocab_size, self.limits.max_model_len, self.limits.max_logprobs)
+        most = self.limits.max_logprobs if max_logprobs is None else max_logprobs
+        params.check_limits(self.limits.vocab_size, self.limits.max_model_len, most)
         self._refuse(prompt, params)
         text, ids = self._tokens(prompt, params, add_special_tokens)
         all_features = dict(features or {})

@@ -1,0 +1,221 @@
+"""LLM: the offline door. Prompts in, finished RequestOutputs out, in one process.
+
+For: scripts (no `__main__` guard needed: nothing is forked or spawned). Does not know: devices, scheduling, HTTP.
+Invariant: `generate` checks every prompt before the first one runs, so a bad one costs nothing but its error.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from vllm.entrypoints.beam import BeamSearch
+from vllm.entrypoints.offline import LLMEngine, final_only
+from vllm.entrypoints.progress import Progress
+from vllm.errors import RefusedError, ValidationError
+from vllm.inputs import PromptType, TokensPrompt, TypedPrompt, normalize_prompts
+from vllm.outputs import BeamSearchOutput, RequestOutput
+from vllm.sampling_params import BeamSearchParams, SamplingParams
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+class LLM:
+    """A model to generate with.
+
+    `LLM()` takes the built-in demonstration model; `model` is a local folder, a Hugging Face cache folder or a hub id.
+    Keywords are vLLM's engine arguments; `vllm serve --help` and docs/ list them. An unknown one is a TypeError that
+    names the nearest; one that would change answers, limits or security and is not built is a ValueError with the
+    reason; one that only tunes speed or logging is accepted and named once.
+    """
+
+    def __init__(self, model: str | None = None, **kwargs: Any) -> None:
+        from vllm.config.args import EngineArgs
+
+        self._closed = False
+        self.llm_engine = LLMEngine.from_engine_args(EngineArgs.from_kwargs(model=model, **kwargs))
+        self._ids = itertools.count()
+        self._chat_template = kwargs.get("chat_template")
+
+    @classmethod
+    def from_engine_args(cls, engine_args: Any) -> "LLM":
+        """An LLM for EngineArgs made elsewhere."""
+        llm = cls.__new__(cls)
+        llm._closed = False
+        llm.llm_engine = LLMEngine.from_engine_args(engine_args)
+        llm._ids = itertools.count()
+        llm._chat_template = engine_args.chat_template
+        return llm
+
+    def __enter__(self) -> "LLM":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back all memory: weights, KV cache, workers. Safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            self.llm_engine.close()
+
+    def get_tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self.llm_engine.get_tokenizer()
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What `generate` uses when it is given none: the model's generation_config.json, else the defaults."""
+        return SamplingParams(**self.llm_engine.assembled.default_sampling)
+
+    def get_world_size(self, include_dp: bool = True) -> int:
+        """Number of workers."""
+        del include_dp
+        worker = self.llm_engine.assembled.plan.worker
+        return worker.tp_size * worker.pp_size
+
+    def tokenize(self, text: str | Sequence[str], add_special_tokens: bool = True) -> list[int] | list[list[int]]:
+        """Token ids of one text, or of each of several."""
+        tokenizer = self._tokenizer()
+        if isinstance(text, str):
+            return tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        return [tokenizer.encode(one, add_special_tokens=add_special_tokens) for one in text]
+
+    def detokenize(self, token_ids: Sequence[int], skip_special_tokens: bool = False) -> str:
+        """Text of token ids."""
+        return self._tokenizer().decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+
+    def generate(
+        self,
+        prompts: PromptType | Sequence[PromptType] | None = None,
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool | Callable[..., Any] = True,
+        lora_request: Any = None,
+        priority: Sequence[int] | None = None,
+        prompt_token_ids: Sequence[Sequence[int]] | Sequence[int] | None = None,
+    ) -> list[RequestOutput]:
+        """Generate for one prompt or many; outputs come in the order of the prompts.
+
+        `sampling_params`: one for all, or one per prompt; None takes the model's defaults. `priority`: one per prompt,
+        lower runs first. Raises ValueError naming the prompt and what is wrong with it before anything runs.
+        """
+        if prompts is None:
+            prompts = prompt_token_ids  # type: ignore[assignment]
+        if prompts is None:
+            raise ValidationError("prompts is missing.", field="prompts")
+        return self._run(normalize_prompts(prompts), sampling_params, use_tqdm, lora_request, priority, special=True)
+
+    def chat(
+        self,
+        messages: Messages | Sequence[Messages],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        use_tqdm: bool | Callable[..., Any] = True,
+        lora_request: Any = None,
+        chat_template: str | None = None,
+        chat_template_content_format: str = "auto",
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        mm_processor_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[RequestOutput]:
+        """Answer one conversation or several (lists of {"role", "content"}), through the model's chat template."""
+        del chat_template_content_format
+        if mm_processor_kwargs:
+            raise RefusedError("mm_processor_kwargs: this model takes text only.", field="mm_processor_kwargs")
+        conversations = [messages] if messages and isinstance(messages[0], Mapping) else list(messages)
+        prompts = [
+            self._render(
+                one,
+                tools=tools,
+                chat_template=chat_template or self._chat_template,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                **(chat_template_kwargs or {}),
+            )
+            for one in conversations
+        ]
+        return self._run(prompts, sampling_params, use_tqdm, lora_request, None, special=False)
+
+    def beam_search(
+        self,
+        prompts: Sequence[PromptType],
+        params: BeamSearchParams,
+        lora_request: Any = None,
+        use_tqdm: bool = False,
+        concurrency_limit: int | None = None,
+    ) -> list[BeamSearchOutput]:
+        """The `params.beam_width` most likely continuations of each prompt, best first."""
+        del use_tqdm
+        if lora_request is not None:
+            raise RefusedError("lora_request: adapters are not supported yet.", field="lora_request")
+        typed = normalize_prompts(prompts)
+        size = concurrency_limit or max(1, len(typed))
+        found: list[BeamSearchOutput] = []
+        for first in range(0, len(typed), size):
+            found.extend(BeamSearch(self.llm_engine, params).search(typed[first : first + size]))
+        return found
+
+    def encode(self, *_: Any, **__: Any) -> Any:
+        """Pooling: refused for a model that generates."""
+        raise RefusedError("This model generates text; pooling (encode, embed, classify, score) is not supported yet.")
+
+    embed = classify = score = encode
+
+    def reset_prefix_cache(self, *_: Any, **__: Any) -> bool:
+        """Forget every cached prefix."""
+        return self.llm_engine.reset_prefix_cache()
+
+    def _tokenizer(self) -> Any:
+        tokenizer = self.get_tokenizer()
+        if tokenizer is None:
+            raise RefusedError("skip_tokenizer_init=True left the tokenizer out.", field="skip_tokenizer_init")
+        return tokenizer
+
+    def _render(self, messages: Messages, **options: Any) -> TypedPrompt:
+        from vllm.chat import render
+
+        tokenizer = self._tokenizer()
+        text = render(tokenizer, messages, **options)
+        # why: a template writes its own special tokens, so the tokenizer must add none
+        return TokensPrompt(prompt=text, prompt_token_ids=tokenizer.encode(text, add_special_tokens=False))
+
+    def _run(
+        self,
+        prompts: list[TypedPrompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None,
+        use_tqdm: bool | Callable[..., Any],
+        lora_request: Any,
+        priority: Sequence[int] | None,
+        special: bool,
+    ) -> list[RequestOutput]:
+        if lora_request is not None:
+            raise RefusedError("lora_request: adapters are not supported yet.", field="lora_request")
+        params = self._params(sampling_params, len(prompts))
+        if priority is not None and len(priority) != len(prompts):
+            raise ValidationError.of("priority", f"{len(priority)} numbers", f"one per prompt ({len(prompts)})")
+        deliveries = []
+        for i, (prompt, one) in enumerate(zip(prompts, params, strict=True)):
+            try:
+                taken = self.llm_engine.take(str(next(self._ids)), prompt, one, priority[i] if priority else 0, special)
+            except ValueError as error:
+                if len(prompts) > 1:
+                    error.args = (f"prompts[{i}]: {error}",)
+                raise
+            deliveries.append(taken)
+        with Progress(use_tqdm, len(deliveries)) as bar:
+            return self.llm_engine.run(deliveries, bar.note)
+
+    def _params(
+        self, given: SamplingParams | Sequence[SamplingParams] | None, count: int
+    ) -> Sequence[SamplingParams]:
+        """One SamplingParams per prompt, each asking for its output at the end."""
+        if given is None:
+            given = self.get_default_sampling_params()
+        if isinstance(given, SamplingParams):
+            return [final_only(given)] * count
+        if not isinstance(given, Sequence) or not all(isinstance(one, SamplingParams) for one in given):
+            raise TypeError(f"sampling_params must be a SamplingParams or a list of them, got {type(given).__name__}.")
+        if len(given) != count:
+            raise ValidationError.of("sampling_params", f"{len(given)} of them", f"one, or one per prompt ({count})")
+        return [final_only(one) for one in given]

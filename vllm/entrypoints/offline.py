@@ -1,0 +1,190 @@
+"""The engine as a Python object: requests in, RequestOutputs out, one `step` at a time. No sockets, one process.
+
+For: LLM, and users who drive vLLM's LLMEngine loop themselves. Does not know: HTTP, devices, how the parts were put
+together (assembly.py does). Invariant: a request that is refused has changed nothing.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from vllm.assembly import Assembled, assemble
+from vllm.engine.deliver import Delivery
+from vllm.errors import EngineDeadError, EngineGenerateError, RefusedError
+from vllm.inputs import PromptType, TypedPrompt, normalize_prompt
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+if TYPE_CHECKING:
+    from vllm.config.args import EngineArgs
+
+
+class LLMEngine:
+    """One model, ready to generate. Make it with `from_engine_args`; `close` gives all memory back."""
+
+    def __init__(self, args: "EngineArgs") -> None:
+        self._assembled: Assembled | None = assemble(args)
+        self._deliveries: dict[str, Delivery] = {}
+        self.tokenizer = self._assembled.tokenizer
+        self.model_config = model_config_view(self._assembled)
+        self.vllm_config = SimpleNamespace(model_config=self.model_config, plan=self._assembled.plan)
+
+    @classmethod
+    def from_engine_args(cls, engine_args: "EngineArgs", *_: Any, **__: Any) -> "LLMEngine":
+        """An engine for these arguments; what vLLM takes beside them (usage context, loggers) has no meaning here."""
+        return cls(engine_args)
+
+    @property
+    def assembled(self) -> Assembled:
+        """The parts. Raises EngineDeadError after `close`."""
+        if self._assembled is None:
+            raise EngineDeadError("This engine was closed; make a new one.")
+        return self._assembled
+
+    def add_request(
+        self,
+        request_id: str,
+        prompt: PromptType,
+        params: SamplingParams,
+        arrival_time: float | None = None,
+        lora_request: Any = None,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+        trace_headers: Mapping[str, str] | None = None,
+        priority: int = 0,
+        *,
+        add_special_tokens: bool = True,
+    ) -> str:
+        """Queue one prompt under `request_id`. Raises ValueError when it cannot be served; nothing changes then."""
+        del arrival_time, trace_headers
+        if lora_request is not None:
+            raise RefusedError("lora_request: adapters are not supported yet.", field="lora_request")
+        if request_id in self._deliveries:
+            raise ValueError(f"request_id {request_id!r} is in use; give each request its own.")
+        special = bool((tokenization_kwargs or {}).get("add_special_tokens", add_special_tokens))
+        typed = normalize_prompt(prompt)
+        return self.add_checked(self.take(request_id, typed, params, priority, special))
+
+    def take(
+        self,
+        request_id: str,
+        prompt: TypedPrompt,
+        params: SamplingParams,
+        priority: int = 0,
+        special: bool = True,
+        max_logprobs: int | None = None,
+    ) -> Delivery:
+        """Check and tokenise one prompt without queueing it."""
+        parts = self.assembled
+        taken = parts.intake.take(
+            request_id, prompt, params, priority=priority, add_special_tokens=special, max_logprobs=max_logprobs
+        )
+        parts.engine.check_fits(taken.request)
+        return Delivery(taken, parts.make_decoder, parts.token_text)
+
+    def add_checked(self, delivery: Delivery) -> str:
+        """Queue what `take` returned."""
+        request = delivery.taken.request
+        self.assembled.engine.add(request)
+        self._deliveries[request.request_id] = delivery
+        return request.request_id
+
+    def step(self) -> list[RequestOutput]:
+        """One step of the engine; the outputs it made. Raises EngineGenerateError where a request failed inside."""
+        outputs: list[RequestOutput] = []
+        engine = self.assembled.engine
+        for update in engine.step():
+            delivery = self._deliveries.get(update.request_id)
+            if delivery is None:
+                continue
+            output, stopped = delivery.feed(update)
+            if stopped:
+                engine.abort(update.request_id, update.index)
+            if delivery.finished:
+                del self._deliveries[update.request_id]
+            if output is not None:
+                outputs.append(output)
+            if delivery.error is not None and delivery.finished:
+                raise EngineGenerateError(f"Request {update.request_id} failed: {delivery.error}")
+        return outputs
+
+    def abort_request(self, request_ids: str | Iterable[str]) -> None:
+        """Drop requests; unknown ids are ignored."""
+        for request_id in [request_ids] if isinstance(request_ids, str) else list(request_ids):
+            if self._deliveries.pop(request_id, None) is not None:
+                self.assembled.engine.abort(request_id)
+
+    def has_unfinished_requests(self) -> bool:
+        """Whether `step` has work left."""
+        return bool(self._deliveries)
+
+    def get_num_unfinished_requests(self) -> int:
+        """Requests queued or running."""
+        return len(self._deliveries)
+
+    def get_tokenizer(self) -> Any:
+        """The model's tokenizer, None with skip_tokenizer_init."""
+        return self.tokenizer
+
+    def get_model_config(self) -> SimpleNamespace:
+        """What tools read of the model: max_model_len, dtype, vocabulary, config."""
+        return self.model_config
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget every cached prefix; False while requests still use blocks."""
+        return self.assembled.engine.reset_prefix_cache()
+
+    def close(self) -> None:
+        """Give all memory back. Safe to call twice."""
+        if self._assembled is not None:
+            self._assembled.engine.close()
+            self._assembled = None
+            self._deliveries.clear()
+
+    def run(
+        self, deliveries: Sequence[Delivery], on_output: Callable[[RequestOutput], None] | None = None
+    ) -> list[RequestOutput]:
+        """Queue all, step until all are done, and return the final outputs in the order given.
+
+        An exception on the way (a failed request, Ctrl-C) drops the rest of this batch before it goes on.
+        """
+        done: dict[str, RequestOutput] = {}
+        try:
+            for delivery in deliveries:
+                self.add_checked(delivery)
+            while len(done) < len(deliveries):
+                for output in self.step():
+                    if output.finished:
+                        done[output.request_id] = output
+                        if on_output is not None:
+                            on_output(output)
+        finally:
+            self.abort_request([d.taken.request.request_id for d in deliveries])
+        return [done[d.taken.request.request_id] for d in deliveries]
+
+
+def final_only(params: SamplingParams) -> SamplingParams:
+    """A copy that asks for one output at the end."""
+    params = params.clone()
+    params.output_kind = RequestOutputKind.FINAL_ONLY
+    return params
+
+
+def model_config_view(parts: Assembled) -> SimpleNamespace:
+    """The attributes of vLLM's ModelConfig that tools read, as plain values."""
+    plan, hf = parts.plan, parts.hf_config
+    vocab = parts.intake.limits.vocab_size
+    return SimpleNamespace(
+        model=plan.load.path,
+        tokenizer=plan.load.path,
+        max_model_len=plan.scheduler.max_model_len,
+        dtype=plan.worker.dtype,
+        seed=parts.seed,
+        max_logprobs=plan.worker.max_logprobs,
+        hf_config=SimpleNamespace(**hf),
+        hf_text_config=SimpleNamespace(**(hf.get("text_config") or hf)),
+        generation_config=parts.generation_config,
+        is_encoder_decoder=False,
+        runner_type="generate",
+        get_vocab_size=lambda: vocab,
+        get_diff_sampling_param=lambda: dict(parts.default_sampling),
+    )
