@@ -78,7 +78,7 @@ class LLMEngine:
         taken = parts.intake.take(
             request_id, prompt, params, priority=priority, add_special_tokens=special, max_logprobs=max_logprobs
         )
-        parts.engine.check_fits(taken.request)
+        parts.engine.scheduler.check_fits(taken.request.max_len)
         return Delivery(taken, parts.make_decoder, parts.token_text)
 
     def add_checked(self, delivery: Delivery) -> str:

@@ -1,0 +1,194 @@
+"""The composition root: EngineArgs become a Plan, the Plan becomes an engine with its workers. The one file that knows
+everybody.
+
+    args ─ folder ─ config.json ─ description ─ Plan ─▶ executor (workers) ─▶ Engine;  tokenizer ─▶ Intake
+
+Rooms of the device tower are imported here only when a worker of this process needs them.
+Called by: entrypoints.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vllm.engine.core import Engine
+from vllm.engine.deliver import MakeDecoder, TokenText
+from vllm.engine.intake import Intake, Limits
+from vllm.errors import ModelLoadError
+from vllm.parts.hf import HFConfig
+from vllm.planning.describe import Described, describe, read_config
+from vllm.planning.machine import cpu_facts
+from vllm.planning.plan import Plan
+from vllm.planning.resolve import resolve
+from vllm.protocol.executor import Executor
+from vllm.protocol.facts import DeviceFacts
+from vllm.sampling_params import SamplingParams
+from vllm.util import env
+from vllm.util.log import get_logger
+
+if TYPE_CHECKING:
+    from vllm.config.args import EngineArgs
+
+_log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Assembled:
+    """A running engine and what the front needs beside it."""
+
+    engine: Engine
+    intake: Intake
+    plan: Plan
+    tokenizer: Any
+    make_decoder: MakeDecoder | None
+    token_text: TokenText | None
+    hf_config: dict[str, Any]
+    generation_config: dict[str, Any]
+    default_sampling: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+
+def assemble(args: "EngineArgs") -> Assembled:
+    """Everything for one model, ready to step. Raises ValueError (errors.py) before any weight is read where it can."""
+    folder = find_folder(args)
+    config = override(read_config(folder), args.hf_overrides)
+    described = describe(config)
+    plan = resolve(args, described.architecture, described.decoder, str(folder), stored_dtype(config), device_facts())
+    tokenizer = None if args.skip_tokenizer_init else load_tokenizer(args, folder)
+    generation = generation_config(args, folder)
+    executor = make_executor(plan, described)
+    for knob, value, why in plan.choices:
+        _log.debug("%s = %s: %s", knob, value, why)
+    limits = Limits(described.decoder.vocab, plan.scheduler.max_model_len, args.max_logprobs)
+    return Assembled(
+        engine=Engine(plan.scheduler, plan.kv, executor),
+        intake=Intake(tokenizer, limits, generation, args.seed),
+        plan=plan,
+        tokenizer=tokenizer,
+        make_decoder=decoder_maker(tokenizer),
+        token_text=None if tokenizer is None else token_text(tokenizer),
+        hf_config=config.raw(),
+        generation_config=generation,
+        default_sampling=default_sampling(args, generation),
+        seed=args.seed,
+    )
+
+
+def find_folder(args: "EngineArgs") -> Path:
+    """The model's local folder; the built-in model where none is named."""
+    if args.model is None:
+        return Path(__file__).parent / "builtin"
+    from vllm.loading.resolve import resolve_model
+
+    return resolve_model(args.model, revision=args.revision, download_dir=args.download_dir, token=args.hf_token)
+
+
+def override(config: HFConfig, overrides: Any) -> HFConfig:
+    """config.json with the user's hf_overrides on top (a dict, or a callable from dict to dict)."""
+    if not overrides:
+        return config
+    if callable(overrides):
+        return HFConfig(dict(overrides(dict(config.raw()))))
+    if not isinstance(overrides, Mapping):
+        raise ModelLoadError(f"hf_overrides must be a dict or a callable, got {type(overrides).__name__}")
+    return HFConfig({**config.raw(), **overrides})
+
+
+def stored_dtype(config: HFConfig) -> str:
+    """The dtype that config.json says the weights have; float32 where it says nothing."""
+    return str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
+
+
+def device_facts() -> DeviceFacts:
+    """The device to run on: a GPU where there is one and VLLM_PLATFORM does not say cpu."""
+    if env.text("VLLM_PLATFORM") == "cpu" or not Path("/proc/driver/nvidia").exists() and not Path("/dev/nvidia0").exists():
+        return cpu_facts()
+    from vllm.platforms.cuda import cuda_facts
+
+    return cuda_facts() or cpu_facts()
+
+
+def make_executor(plan: Plan, described: Described) -> Executor:
+    """Workers as the Plan says: in this process for one rank, else one process per rank."""
+    if plan.worker.tp_size * plan.worker.pp_size > 1:
+        from vllm.executor.processes import ProcessExecutor
+
+        return ProcessExecutor(plan.worker, plan.kv, plan.load)
+    from vllm.executor.local import LocalExecutor
+
+    return LocalExecutor(described.decoder, described.weights, plan.worker, plan.kv, plan.load)
+
+
+def load_tokenizer(args: "EngineArgs", folder: Path) -> Any:
+    """The model's tokenizer, or the one that `tokenizer` names."""
+    from vllm.tokenizer import load
+
+    where = folder
+    if args.tokenizer is not None:
+        from vllm.loading.resolve import resolve_model
+
+        where = resolve_model(args.tokenizer, revision=args.tokenizer_revision, token=args.hf_token, weights=False)
+    return load(where, mode=args.tokenizer_mode, trust_remote_code=args.trust_remote_code)
+
+
+def decoder_maker(tokenizer: Any) -> MakeDecoder | None:
+    """Incremental detokenisers for this tokenizer."""
+    if tokenizer is None:
+        return None
+    from vllm.tokenizer import Detokenizer
+
+    def make(prompt_ids: Sequence[int], params: SamplingParams) -> Detokenizer:
+        return Detokenizer(
+            tokenizer,
+            prompt_ids,
+            skip_special_tokens=params.skip_special_tokens,
+            spaces_between_special_tokens=params.spaces_between_special_tokens,
+        )
+
+    return make
+
+
+def token_text(tokenizer: Any) -> TokenText:
+    """The text of single tokens, remembered: logprobs ask for the same ones again and again."""
+    known: dict[int, str] = {}
+
+    def text(token: int) -> str:
+        found = known.get(token)
+        if found is None:
+            found = known[token] = tokenizer.decode([token], skip_special_tokens=False)
+        return found
+
+    return text
+
+
+def generation_config(args: "EngineArgs", folder: Path) -> dict[str, Any]:
+    """generation_config.json, from the folder that was asked for. End ids come from it also with "vllm"."""
+    where = folder if args.generation_config in ("auto", "vllm") else Path(args.generation_config)
+    found = _json(where / "generation_config.json")
+    if args.generation_config == "vllm":
+        found = {key: value for key, value in found.items() if key.endswith("_token_id")}
+    if "eos_token_id" not in found:
+        stated = _json(folder / "config.json").get("eos_token_id")
+        if stated is not None:
+            found["eos_token_id"] = stated
+    return {**found, **(args.override_generation_config or {})}
+
+
+def default_sampling(args: "EngineArgs", generation: dict[str, Any]) -> dict[str, Any]:
+    """Keywords of the SamplingParams that are used where a caller gives none."""
+    given = SamplingParams.from_generation_config(generation)
+    plain = SamplingParams()
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens")
+    return {name: getattr(given, name) for name in names if getattr(given, name) != getattr(plain, name)}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError) as error:
+        raise ModelLoadError(f"{path} cannot be read as JSON: {error}") from None
+    return data if isinstance(data, dict) else {}
