@@ -103,7 +103,9 @@ def stored_dtype(config: HFConfig) -> str:
 
 def device_facts() -> DeviceFacts:
     """The device to run on: a GPU where there is one and VLLM_PLATFORM does not say cpu."""
-    if env.text("VLLM_PLATFORM") == "cpu" or not Path("/proc/driver/nvidia").exists() and not Path("/dev/nvidia0").exists():
+    if env.text("VLLM_PLATFORM") == "cpu" or (
+        not Path("/proc/driver/nvidia").exists() and not Path("/dev/nvidia0").exists()
+    ):
         return cpu_facts()
     from vllm.platforms.cuda import cuda_facts
 

@@ -130,9 +130,13 @@ class Intake:
             ids = list(given)
             if max(ids) >= self.limits.vocab_size:
                 bad = next(i for i in ids if i >= self.limits.vocab_size)
-                raise PromptError.of("prompt_token_ids", bad, f"ids below the vocabulary size ({self.limits.vocab_size})")
+                raise PromptError.of(
+                    "prompt_token_ids", bad, f"ids below the vocabulary size ({self.limits.vocab_size})"
+                )
         elif self.tokenizer is None:
-            raise PromptError("A text prompt needs a tokenizer, and skip_tokenizer_init=True left it out.", field="prompt")
+            raise PromptError(
+                "A text prompt needs a tokenizer, and skip_tokenizer_init=True left it out.", field="prompt"
+            )
         else:
             assert isinstance(text, str)
             self._refuse_endless(text)

@@ -206,9 +206,7 @@ class LLM:
         with Progress(use_tqdm, len(deliveries)) as bar:
             return self.llm_engine.run(deliveries, bar.note)
 
-    def _params(
-        self, given: SamplingParams | Sequence[SamplingParams] | None, count: int
-    ) -> Sequence[SamplingParams]:
+    def _params(self, given: SamplingParams | Sequence[SamplingParams] | None, count: int) -> Sequence[SamplingParams]:
         """One SamplingParams per prompt, each asking for its output at the end."""
         if given is None:
             given = self.get_default_sampling_params()

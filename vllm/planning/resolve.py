@@ -121,7 +121,9 @@ def _check_split(decoder: Decoder, tp: int, pp: int) -> None:
         if heads.num % tp:
             raise ValidationError.of("tensor_parallel_size", tp, f"a divisor of the {heads.num} attention heads")
         if heads.num_kv % tp and tp % heads.num_kv:
-            raise ValidationError.of("tensor_parallel_size", tp, f"a divisor or multiple of the {heads.num_kv} KV heads")
+            raise ValidationError.of(
+                "tensor_parallel_size", tp, f"a divisor or multiple of the {heads.num_kv} KV heads"
+            )
         ffn = block.ffn
         inter = ffn.expert.inter if hasattr(ffn, "expert") else ffn.inter
         if inter % tp:
@@ -226,9 +228,7 @@ def _kv_budget(
     return quarter, f"a quarter of the {human_bytes(device.free_bytes)} that are free"
 
 
-def _fit_context(
-    args: EngineArgs, scheduler: SchedulerPlan, kv: KVPlan, most: int, chosen: _Choices
-) -> SchedulerPlan:
+def _fit_context(args: EngineArgs, scheduler: SchedulerPlan, kv: KVPlan, most: int, chosen: _Choices) -> SchedulerPlan:
     """One sequence of max_model_len must fit into the pool; else it is refused, or cut where the user said auto."""
     if most >= scheduler.max_model_len:
         return scheduler
