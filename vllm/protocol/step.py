@@ -44,8 +44,10 @@ class StepPlan:
     """What the workers do in one step. `rows[i]` gets `num_query[i]` tokens; `samples[i]` says whether its last
     position yields a token (False for a chunk that does not end the known tokens).
 
-    `fan_out` are (row, parent_row): a sibling sequence opened in this step with num_query 0, which samples its first
-    token from the parent's logits line of this same step (n > 1: the prompt is computed once).
+    `fan_out` are (row, parent_row): a sibling sequence opened in this step that is not in `rows`; it samples its first
+    token from the parent's logits line of this same step (n > 1: the prompt is computed once). Its RowOpen says
+    num_computed == prompt_len, which is true once this step's forward pass is done; a partial last block of the prompt
+    is its own, and filled by `copies` of the next plan.
     `copies` are (source block, destination block), done in every slab before the forward pass of this step.
     `new_blocks` are (row, group, ids) appended to that row's block table.
     """

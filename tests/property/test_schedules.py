@@ -1,0 +1,11 @@
+"""Whole random runs: whatever is scheduled, each sequence gives the tokens that it gives alone."""
+
+import pytest
+
+from tests.property.schedules import run_schedule
+
+
+@pytest.mark.parametrize("block", range(20))
+def test_random_schedules_give_the_tokens_of_a_request_alone(block: int) -> None:
+    for seed in range(block * 20, block * 20 + 20):
+        run_schedule(seed)

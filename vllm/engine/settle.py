@@ -1,0 +1,145 @@
+"""What a result means for the sequences of its step: new tokens, their end, and what the front hears of it.
+
+For: ids, stop ids, lengths, counts. Does not know: texts and stop strings (the front finds those and sends an abort),
+executors, the order of service. Invariants: a result is matched by (sequence, epoch); after a step that sampled, every
+known token but the last is computed; tokens behind a sequence's end are dropped. Called by: engine.core.
+"""
+
+from collections.abc import Iterable
+
+from vllm.kv.manager import KVManager
+from vllm.protocol.events import SequenceUpdate
+from vllm.protocol.sequence import Sequence, Status
+from vllm.protocol.step import StepResult, TokenLogprobs
+from vllm.scheduler.scheduler import InFlight
+
+RUNNING, FINISHED = Status.RUNNING, Status.FINISHED
+
+
+def settle(
+    flight: InFlight, result: StepResult, kv: KVManager, now: float
+) -> tuple[list[SequenceUpdate], list[Sequence]]:
+    """Take the result of `flight` in; returns (news for the front, sequences that ended and still hold their blocks)."""
+    assert result.step_id == flight.step_id, f"result of step {result.step_id} came where {flight.step_id} was due"
+    kv.retire(flight.step_id)
+    for seq, n in flight.chunks:
+        if seq.status is RUNNING:
+            seq.num_computed += n
+            if seq.num_computed >= seq.publish_at:
+                kv.upkeep(seq)
+    updates: list[SequenceUpdate] = []
+    ended: list[Sequence] = []
+    for at, seq, query, new in _matched(flight, result):
+        seq.num_sampling -= 1
+        if seq.status is FINISHED:
+            continue
+        reason = None
+        tokens = seq.tokens
+        if len(new) == 1 and new[0] not in seq.stop_ids:
+            tokens.append(new[0])
+            if len(tokens) >= seq.max_len:
+                reason = "length"
+        else:
+            new, reason = _append(seq, new)
+        if seq.status is RUNNING:
+            # why: a preempted sequence keeps its tokens, but nothing of it is computed any more.
+            computed = len(tokens) - 1
+            if computed - seq.num_computed != query:
+                seq.num_planned += computed - seq.num_computed - query
+            seq.num_computed = computed
+            if computed >= seq.publish_at:
+                kv.upkeep(seq)
+        if not new:
+            continue
+        update = SequenceUpdate(seq.request.request_id, seq.index, new, None, [], reason)
+        update.num_cached_tokens, update.scheduled_at, update.emitted_at = seq.num_cached_tokens, seq.scheduled_at, now
+        updates.append(update)
+        if reason is not None:
+            ended.append(seq)
+            if reason == "stop" and new[-1] in (seq.request.sampling.stop_token_ids or ()):
+                update.stop_reason = new[-1]
+        if result.logprobs and at in result.logprobs:
+            update.logprobs = result.logprobs[at][: len(new)]
+    if result.prompt_logprobs:
+        _add_prompt_logprobs(flight, result, updates, now)
+    if result.failed:
+        _fail(flight, result, updates, ended, now)
+    return updates, ended
+
+
+def _matched(flight: InFlight, result: StepResult) -> Iterable[tuple[int, Sequence, int, list[int]]]:
+    """(place in the result, sequence, planned query, new tokens) for everybody who sampled; no tokens if not in it."""
+    sampled = flight.sampled
+    ids, epochs = [seq.seq_id for seq in sampled], [seq.epoch for seq in sampled]
+    if ids == result.seq_ids and epochs == result.epochs:
+        return zip(range(len(ids)), sampled, flight.sampled_query, result.tokens, strict=True)
+    place = {key: i for i, key in enumerate(zip(result.seq_ids, result.epochs, strict=True))}
+    ats = [place.get(key, -1) for key in zip(ids, epochs, strict=True)]
+    tokens = [result.tokens[at] if at >= 0 else [] for at in ats]
+    return zip(ats, sampled, flight.sampled_query, tokens, strict=True)
+
+
+def _append(seq: Sequence, new: list[int]) -> tuple[list[int], str | None]:
+    """Add tokens up to the first that ends the sequence; returns (those added, why it ended or None)."""
+    for i, token in enumerate(new):
+        seq.tokens.append(token)
+        num_output = len(seq.tokens) - seq.prompt_len
+        if token in seq.stop_ids and num_output > seq.request.sampling.min_tokens:
+            return new[: i + 1], "stop"
+        if len(seq.tokens) >= seq.max_len:
+            return new[: i + 1], "length"
+    return new, None
+
+
+def _update_of(seq: Sequence, updates: list[SequenceUpdate], now: float) -> SequenceUpdate:
+    """The update of `seq` among `updates`, added if there is none."""
+    request_id, index = seq.request.request_id, seq.index
+    for update in updates:
+        if update.index == index and update.request_id == request_id:
+            return update
+    updates.append(quiet_update(seq, None, now))
+    return updates[-1]
+
+
+def quiet_update(seq: Sequence, reason: str | None, now: float, error: str | None = None) -> SequenceUpdate:
+    """An update without tokens."""
+    return SequenceUpdate(
+        seq.request.request_id,
+        seq.index,
+        [],
+        finish_reason=reason,
+        num_cached_tokens=seq.num_cached_tokens,
+        scheduled_at=seq.scheduled_at,
+        emitted_at=now,
+        error=error,
+    )
+
+
+def _add_prompt_logprobs(flight: InFlight, result: StepResult, updates: list[SequenceUpdate], now: float) -> None:
+    """Pieces for positions not delivered yet; a prompt computed again after a preemption repeats none."""
+    for seq in flight.sequences():
+        pieces = result.prompt_logprobs.get(seq.seq_id)
+        if not pieces or seq.index != 0 or seq.status is FINISHED:
+            continue
+        fresh: list[tuple[int, TokenLogprobs]] = []
+        for position, found in pieces:
+            if position == seq.num_prompt_logprobs:
+                fresh.append((position, found))
+                seq.num_prompt_logprobs += 1
+        if fresh:
+            _update_of(seq, updates, now).prompt_logprobs = fresh
+
+
+def _fail(
+    flight: InFlight, result: StepResult, updates: list[SequenceUpdate], ended: list[Sequence], now: float
+) -> None:
+    """Sequences that failed alone in the worker end with its reason."""
+    why = {(seq_id, epoch): text for seq_id, epoch, text in result.failed}
+    for seq in flight.sequences():
+        text = why.get((seq.seq_id, seq.epoch))
+        if text is None or seq.status is FINISHED:
+            continue
+        update = _update_of(seq, updates, now)
+        update.finish_reason, update.stop_reason, update.error = "error", None, text
+        if seq not in ended:
+            ended.append(seq)

@@ -1,0 +1,97 @@
+"""Who is served first: the order of the waiting, and of those who lose their blocks when there are too few.
+
+For: one rank per sequence, given once; smaller is served first and preempted last. Does not know: blocks, budgets.
+Invariant: ranks are unique (they end in seq_id), so every order is total and a replay gives the same plans.
+Called by: scheduler.
+"""
+
+import heapq
+from collections.abc import Iterator
+from typing import Protocol
+
+from vllm.errors import ValidationError
+from vllm.protocol.sequence import Sequence
+
+
+class Policy(Protocol):
+    """An order of service."""
+
+    displaces: bool
+    """Whether `outranks` can be true at all."""
+
+    def rank(self, seq: Sequence) -> tuple[float, ...]:
+        """The place of a new sequence; called once for each."""
+        ...
+
+    def outranks(self, new: Sequence, running: Sequence) -> bool:
+        """Whether `new` may take the place of `running` by preemption."""
+        ...
+
+
+class FirstCome:
+    """In order of arrival."""
+
+    displaces = False
+
+    def rank(self, seq: Sequence) -> tuple[float, ...]:
+        return (seq.arrival, seq.seq_id)
+
+    def outranks(self, new: Sequence, running: Sequence) -> bool:
+        return False
+
+
+class ByPriority:
+    """Smaller `priority` first, then in order of arrival. A more urgent request takes the place of a less urgent."""
+
+    displaces = True
+
+    def rank(self, seq: Sequence) -> tuple[float, ...]:
+        return (seq.request.priority, seq.arrival, seq.seq_id)
+
+    def outranks(self, new: Sequence, running: Sequence) -> bool:
+        return new.rank[0] < running.rank[0]
+
+
+POLICIES: dict[str, type[Policy]] = {"fcfs": FirstCome, "priority": ByPriority}
+
+
+def make_policy(name: str) -> Policy:
+    """The policy of this name; ValidationError names the known ones."""
+    if name not in POLICIES:
+        raise ValidationError.of("scheduling_policy", name, f"one of {', '.join(POLICIES)}")
+    return POLICIES[name]()
+
+
+class Queue:
+    """The waiting, best rank first. A sequence that leaves is only marked; its entry goes when it comes to the top."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[tuple[float, ...], int, Sequence]] = []
+        self._tickets = 0
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Sequence]:
+        return (seq for _, ticket, seq in self._heap if seq.ticket == ticket)
+
+    def push(self, seq: Sequence) -> None:
+        """Queue a sequence by its rank."""
+        assert seq.ticket < 0, f"{seq!r} is queued already"
+        seq.ticket = self._tickets
+        self._tickets += 1
+        self._size += 1
+        heapq.heappush(self._heap, (seq.rank, seq.ticket, seq))
+
+    def peek(self) -> Sequence | None:
+        """The first to be served, or None."""
+        while self._heap and self._heap[0][2].ticket != self._heap[0][1]:
+            heapq.heappop(self._heap)
+        return self._heap[0][2] if self._heap else None
+
+    def discard(self, seq: Sequence) -> None:
+        """Take a sequence out, if it is in."""
+        if seq.ticket >= 0:
+            seq.ticket = -1
+            self._size -= 1
