@@ -19,7 +19,7 @@ RUNNING, FINISHED = Status.RUNNING, Status.FINISHED
 def settle(
     flight: InFlight, result: StepResult, kv: KVManager, now: float
 ) -> tuple[list[SequenceUpdate], list[Sequence]]:
-    """Take the result of `flight` in; returns (news for the front, sequences that ended and still hold their blocks)."""
+    """Take the result of `flight` in; returns (news for the front, sequences that ended, still with their blocks)."""
     assert result.step_id == flight.step_id, f"result of step {result.step_id} came where {flight.step_id} was due"
     kv.retire(flight.step_id)
     for seq, n in flight.chunks:
