@@ -6,19 +6,47 @@ Called by: users. Rooms import each other by full path, never through here.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vllm.version import __version__, __version_tuple__
 
+if TYPE_CHECKING:  # the same names again, for editors and type checkers
+    from vllm.config.args import EngineArgs
+    from vllm.entrypoints.llm import LLM
+    from vllm.inputs import PromptType, TextPrompt, TokensPrompt
+    from vllm.outputs import (
+        ClassificationOutput,
+        ClassificationRequestOutput,
+        CompletionOutput,
+        EmbeddingOutput,
+        EmbeddingRequestOutput,
+        PoolingOutput,
+        PoolingRequestOutput,
+        RequestOutput,
+        ScoringOutput,
+        ScoringRequestOutput,
+    )
+    from vllm.pooling_params import PoolingParams
+    from vllm.sampling_params import SamplingParams
+
 _HOME = {
     "LLM": "vllm.entrypoints.llm",
-    "SamplingParams": "vllm.sampling_params",
     "EngineArgs": "vllm.config.args",
-    "CompletionOutput": "vllm.outputs",
-    "RequestOutput": "vllm.outputs",
     "PromptType": "vllm.inputs",
     "TextPrompt": "vllm.inputs",
     "TokensPrompt": "vllm.inputs",
+    "ClassificationOutput": "vllm.outputs",
+    "ClassificationRequestOutput": "vllm.outputs",
+    "CompletionOutput": "vllm.outputs",
+    "EmbeddingOutput": "vllm.outputs",
+    "EmbeddingRequestOutput": "vllm.outputs",
+    "PoolingOutput": "vllm.outputs",
+    "PoolingRequestOutput": "vllm.outputs",
+    "RequestOutput": "vllm.outputs",
+    "ScoringOutput": "vllm.outputs",
+    "ScoringRequestOutput": "vllm.outputs",
+    "PoolingParams": "vllm.pooling_params",
+    "SamplingParams": "vllm.sampling_params",
 }
 
 __all__ = ["__version__", "__version_tuple__", *_HOME]

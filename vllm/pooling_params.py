@@ -45,5 +45,6 @@ class PoolingParams:
 
     def clone(self) -> PoolingParams:
         """A copy that shares no list with this one."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return PoolingParams(**{k: v.copy() if isinstance(v, (list, dict)) else v for k, v in values.items()})
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        values |= {name: value.copy() for name, value in values.items() if isinstance(value, (list, dict))}
+        return PoolingParams(**values)

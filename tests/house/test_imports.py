@@ -1,5 +1,6 @@
 """Importing is free: no torch, no transformers, and a budget in milliseconds."""
 
+import ast
 import importlib
 import importlib.util
 import json
@@ -60,6 +61,13 @@ def test_every_public_name_resolves():
     for name in vllm.__all__:
         assert getattr(vllm, name) is not None
     assert set(vllm.__all__) <= set(dir(vllm))
+
+
+def test_type_checkers_see_the_same_names():
+    tree = ast.parse(Path(vllm.__file__).read_text("utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    assert seen == vllm._HOME
 
 
 def test_unknown_public_name():
