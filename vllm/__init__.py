@@ -2,32 +2,14 @@
 
 For: `from vllm import LLM, SamplingParams` in a few milliseconds. Does not know: what the names do.
 Invariant: importing this package imports no room, so neither torch nor transformers comes along.
+For type checkers the same names stand in __init__.pyi.
 Called by: users. Rooms import each other by full path, never through here.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vllm.version import __version__, __version_tuple__
-
-if TYPE_CHECKING:  # the same names again, for editors and type checkers
-    from vllm.config.args import EngineArgs
-    from vllm.entrypoints.llm import LLM
-    from vllm.inputs import PromptType, TextPrompt, TokensPrompt
-    from vllm.outputs import (
-        ClassificationOutput,
-        ClassificationRequestOutput,
-        CompletionOutput,
-        EmbeddingOutput,
-        EmbeddingRequestOutput,
-        PoolingOutput,
-        PoolingRequestOutput,
-        RequestOutput,
-        ScoringOutput,
-        ScoringRequestOutput,
-    )
-    from vllm.pooling_params import PoolingParams
-    from vllm.sampling_params import SamplingParams
 
 _HOME = {
     "LLM": "vllm.entrypoints.llm",
