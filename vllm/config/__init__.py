@@ -1,5 +1,5 @@
 """What was said and what was decided, as frozen dataclasses, one section per file.
 
-For: validated values with names. Does not know: models, devices, torch. Invariants: a section has few
-fields (the model's is the long one); nothing changes it after construction. Called by: every room, each with the section it needs.
+For: validated values with names. Does not know: models, devices, torch. Invariants: a section has few fields (the
+model's is the long one); nothing changes it after construction. Called by: every room, with the section it needs.
 """

@@ -1,0 +1,88 @@
+"""Tokenizers that only transformers can read: sentencepiece and tiktoken models, and ones that bring their own code.
+
+Importing transformers costs seconds, so this module is imported only when nothing else fits. Most kinds come back as a
+`tokenizers` object, which the rest of the room then treats like any other; pure Python ones are wrapped.
+Callers: tokenizer/load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from vllm.errors import TokenizerError
+from vllm.tokenizer.files import NAMED, TokenizerFiles
+from vllm.tokenizer.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
+
+
+def load_foreign(
+    files: TokenizerFiles, trust_remote_code: bool, revision: str | None
+) -> tuple[Backend | None, Tokenizer | None]:
+    """(backend, None) for what became a `tokenizers` object, (None, wrapped) for the rest. Raises TokenizerError."""
+    if "auto_map" in files.config and not trust_remote_code and not files.tokenizer_class:
+        raise TokenizerError(
+            f"The tokenizer in {files.folder} needs Python code that comes with it. "
+            "Read that code, then pass trust_remote_code=True to run it."
+        )
+    from transformers import AutoTokenizer
+
+    try:
+        theirs = AutoTokenizer.from_pretrained(
+            str(files.folder), trust_remote_code=trust_remote_code, revision=revision, local_files_only=True
+        )
+    except Exception as error:  # why: any class of transformers may raise anything here
+        reason = str(error).strip().split("\n")[0]
+        raise TokenizerError(f"transformers cannot read the tokenizer in {files.folder}: {reason}") from error
+    for name in NAMED:
+        value = getattr(theirs, name)
+        if value is not None:
+            files.named.setdefault(name, str(value))
+    if theirs.is_fast:
+        return theirs.backend_tokenizer, None
+    return None, ForeignTokenizer(theirs, files)
+
+
+class ForeignTokenizer(Tokenizer):
+    """A tokenizer written in Python, behind the same surface."""
+
+    def __init__(self, theirs: Any, files: TokenizerFiles):
+        self._theirs = theirs
+        super().__init__(None, files)
+
+    def _ids(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[int]]:
+        return [list(self._theirs.encode(text, add_special_tokens=add_special_tokens)) for text in texts]
+
+    def _read_vocab(self) -> dict[str, int]:
+        return dict(self._theirs.get_vocab())
+
+    def _read_special_ids(self) -> set[int]:
+        return {int(i) for i in self._theirs.all_special_ids}
+
+    def _read_added(self) -> dict[str, int]:
+        return dict(self._theirs.get_added_vocab())
+
+    def id_to_token(self, token_id: int) -> str | None:
+        if not 0 <= token_id <= self.max_token_id:
+            return None
+        token = self._theirs.convert_ids_to_tokens(token_id)
+        return token if isinstance(token, str) else None
+
+    def token_to_id(self, token: str) -> int | None:
+        return self.get_vocab().get(token)
+
+    def decode_whole(self, ids: Sequence[int], spaces_between_special_tokens: bool = True) -> str:
+        known = [i for i in ids if 0 <= i <= self.max_token_id]
+        return str(
+            self._theirs.decode(
+                known,
+                skip_special_tokens=False,
+                clean_up_tokenization_spaces=False,
+                spaces_between_special_tokens=spaces_between_special_tokens,
+            )
+        )
+
+    def decoder_state(self) -> dict[str, Any] | None:
+        return None
