@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.unit.tokenizer_zoo import KINDS, byte_fallback, byte_level, save, save_bpe_files, word_piece
+from tests.support.tokenizer_zoo import KINDS, byte_fallback, byte_level, save, save_bpe_files, word_piece
 from vllm.errors import TokenizerError, ValidationError
 from vllm.tokenizer.load import load
 

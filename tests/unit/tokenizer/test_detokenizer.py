@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.tokenizer_zoo import KINDS, TEXT, save
+from tests.support.tokenizer_zoo import KINDS, TEXT, save
 from vllm.tokenizer.detokenizer import Detokenizer
 from vllm.tokenizer.load import load
 from vllm.tokenizer.stop import StopChecker
