@@ -1,0 +1,74 @@
+"""Blocks: how a mixer and a feed-forward part meet the residual stream.
+
+A block takes (x, delta) and gives (x, delta): the stream is x + delta, and the addition is left to the next norm, which
+does both in one pass. delta None is zero. Drawings of the wirings: `parts/decoder.py`. Called by: build.
+"""
+
+import torch
+
+from vllm.layers.attention import AttentionLayer
+from vllm.layers.context import Context
+from vllm.layers.mlp import MLPLayer, MoELayer
+from vllm.layers.norm import NormLayer
+from vllm.ops.batch import Batch
+from vllm.parts.decoder import Block, Wiring
+from vllm.parts.ffn import MoE
+
+Stream = tuple[torch.Tensor, torch.Tensor | None]
+
+
+class BlockLayer:
+    """The pieces of a block; the wirings below connect them."""
+
+    def __init__(self, c: Context, part: Block, layer: int) -> None:
+        name = f"layers.{layer}"
+        self.pre_mixer = NormLayer(c, part.pre_mixer, f"{name}.pre_mixer")
+        self.post_mixer = NormLayer(c, part.post_mixer, f"{name}.post_mixer")
+        self.pre_ffn = NormLayer(c, part.pre_ffn, f"{name}.pre_ffn")
+        self.post_ffn = NormLayer(c, part.post_ffn, f"{name}.post_ffn")
+        self.mixer = AttentionLayer(c, part.mixer, layer, f"{name}.mixer")
+        ffn = part.ffn
+        self.ffn = MoELayer(c, ffn, f"{name}.ffn") if isinstance(ffn, MoE) else MLPLayer(c, ffn, f"{name}.ffn")
+        self.scale = part.residual_scale
+        self.shares_norm = part.pre_ffn is None
+
+    def scaled(self, x: torch.Tensor) -> torch.Tensor:
+        """x times the block's residual scale."""
+        return x if self.scale == 1.0 else x * self.scale
+
+
+class SerialBlock(BlockLayer):
+    """x += s * post_mixer(mixer(pre_mixer(x))); x += s * post_ffn(ffn(pre_ffn(x)))"""
+
+    def __call__(self, x: torch.Tensor, delta: torch.Tensor | None, batch: Batch) -> Stream:
+        x, h = self.pre_mixer.add(x, delta)
+        delta = self.scaled(self.post_mixer(self.mixer(h, batch)))
+        x, h = self.pre_ffn.add(x, delta)
+        return x, self.scaled(self.post_ffn(self.ffn(h)))
+
+
+class PostBlock(BlockLayer):
+    """x = post_mixer(x + s * mixer(x)); x = post_ffn(x + s * ffn(x))"""
+
+    def __call__(self, x: torch.Tensor, delta: torch.Tensor | None, batch: Batch) -> Stream:
+        x = x if delta is None else x + delta
+        _, x = self.post_mixer.add(x, self.scaled(self.mixer(x, batch)))
+        _, x = self.post_ffn.add(x, self.scaled(self.ffn(x)))
+        return x, None
+
+
+class ParallelBlock(BlockLayer):
+    """x += s * (mixer(pre_mixer(x)) + ffn(pre_ffn(x)))"""
+
+    def __call__(self, x: torch.Tensor, delta: torch.Tensor | None, batch: Batch) -> Stream:
+        x, h = self.pre_mixer.add(x, delta)
+        g = h if self.shares_norm else self.pre_ffn(x)
+        return x, self.scaled(self.mixer(h, batch) + self.ffn(g))
+
+
+_WIRINGS = {Wiring.SERIAL: SerialBlock, Wiring.POST: PostBlock, Wiring.PARALLEL: ParallelBlock}
+
+
+def make_block(c: Context, part: Block, layer: int) -> SerialBlock | PostBlock | ParallelBlock:
+    """The module of a block."""
+    return _WIRINGS[part.wiring](c, part, layer)

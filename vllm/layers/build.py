@@ -1,0 +1,105 @@
+"""A description, its tensors and a place in the cache become a model that runs.
+
+With a pipeline every stage builds its own run of blocks; the first holds the embedding, the last the final norm and
+head (and a copy of the token table when they are tied). Called by: worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from vllm.layers.block import make_block
+from vllm.layers.context import Context
+from vllm.layers.embedding import EmbeddingLayer, HeadLayer
+from vllm.layers.norm import NormLayer
+from vllm.layers.rope import RopeTables
+from vllm.ops.batch import Batch
+from vllm.ops.table import Kernels
+from vllm.parallel.mesh import Mesh, stage_blocks
+from vllm.parts.decoder import Decoder
+from vllm.protocol.kv import KVPlan
+from vllm.protocol.plan import WorkerPlan
+
+
+class Model:
+    """The forward pass of one rank.
+
+    `model(batch)` gives hidden states [T, E] after the final norm on the last pipeline stage. Other stages give the
+    stream [T, E] that the next one takes as `hidden`.
+    """
+
+    def __init__(self, c: Context, decoder: Decoder) -> None:
+        pp = c.mesh.pp
+        self.hidden_size, self.vocab, self.dtype = decoder.hidden, decoder.vocab, c.dtype
+        self._embed = EmbeddingLayer(c, decoder.embed) if pp.is_first else None
+        mine = stage_blocks(len(decoder.blocks), pp.size, pp.rank)
+        self._blocks = [make_block(c, decoder.blocks[i], i) for i in mine]
+        self._norm = NormLayer(c, decoder.final_norm, "norm") if pp.is_last else None
+        self._head = self._make_head(c, decoder) if pp.is_last else None
+
+    def __call__(self, batch: Batch, hidden: torch.Tensor | None = None) -> torch.Tensor:
+        """Run this rank's blocks. `hidden` is the previous stage's stream; None on the first stage."""
+        if hidden is None:
+            assert self._embed is not None, "only the first stage starts from tokens"
+            hidden = self._embed(batch)
+        x, delta = hidden, None
+        for block in self._blocks:
+            x, delta = block(x, delta, batch)
+        if self._norm is not None:
+            return self._norm.add(x, delta)[1]
+        return x if delta is None else x + delta
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[N, E] -> [N, V] float32. Only on the last stage."""
+        assert self._head is not None, "only the last stage has a head"
+        return self._head(hidden)
+
+    def _make_head(self, c: Context, decoder: Decoder) -> HeadLayer:
+        table = None
+        if decoder.head.tied:
+            table = self._embed.table if self._embed is not None else c.take("embed.weight")
+        return HeadLayer(c, decoder, table)
+
+
+def build(
+    decoder: Decoder,
+    weights: dict[str, torch.Tensor],
+    worker_plan: WorkerPlan,
+    kv_plan: KVPlan,
+    slabs: list[torch.Tensor],
+    ops: Kernels,
+    mesh: Mesh | None = None,
+) -> Model:
+    """Make the model of this rank. `weights` are its shards by name (parts/tensors.py); the dict is emptied.
+
+    `slabs` are uint8 tensors [num_blocks, block_bytes], one per slab of the plan. Raises KeyError for a missing tensor
+    and ValueError for tensors nobody took.
+    """
+    device, dtype = torch.device(worker_plan.device), dtype_of(worker_plan.dtype)
+    max_len = worker_plan.max_model_len
+    mesh = mesh or Mesh()
+    c = Context(ops, mesh, weights, kv_plan, slabs, RopeTables(max_len, device), device, dtype, dtype_of(kv_plan.dtype))
+    model = Model(c, decoder)
+    if weights:
+        raise ValueError(f"tensors that no layer of this rank takes: {', '.join(sorted(weights)[:5])}")
+    return model
+
+
+def make_slabs(kv_plan: KVPlan, device: torch.device) -> list[torch.Tensor]:
+    """The cache's memory: one uint8 tensor [num_blocks, block_bytes] per slab, zeroed (never NaN)."""
+    shape = (kv_plan.num_blocks, kv_plan.block_bytes)
+    return [torch.zeros(shape, dtype=torch.uint8, device=device) for _ in range(kv_plan.num_slabs)]
+
+
+DTYPES: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """The torch dtype of a plan's word."""
+    return DTYPES[name]

@@ -1,0 +1,63 @@
+"""The two ends of a decoder: tokens to hidden states, hidden states to logits. Tables are cut over the vocabulary.
+
+rank r of tp holds rows [r * V / size, (r + 1) * V / size); a lookup is summed over tp, logits are gathered.
+"""
+
+import torch
+
+from vllm.layers.context import Context
+from vllm.layers.linear import Linear, column
+from vllm.ops.batch import Batch
+from vllm.parts.decoder import Decoder, Embedding
+
+
+class EmbeddingLayer:
+    """Token table, scale, learned positions and projection."""
+
+    def __init__(self, c: Context, part: Embedding) -> None:
+        self._ops, self._axis, self._part = c.ops, c.mesh.tp, part
+        self.table = c.take("embed.weight")
+        self._positions = c.take("embed.positions") if part.positions else None
+        proj = c.take_if("embed.proj")
+        self._proj = None if proj is None else Linear(c, proj)
+        # why: Gemma multiplies by the scale as the activation's dtype can hold it
+        self._scale = torch.tensor(part.scale, dtype=c.dtype, device=c.device)
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        x = self._lookup(batch.token_ids)
+        if self._part.scale != 1.0:
+            x = x * self._scale
+        if self._proj is not None:
+            x = self._proj(x)
+        if self._positions is not None:
+            x = x + self._ops.embedding(batch.positions + self._part.position_offset, self._positions)
+        return x
+
+    def _lookup(self, ids: torch.Tensor) -> torch.Tensor:
+        if self._axis.size == 1:
+            return self._ops.embedding(ids, self.table)
+        local = ids - self._axis.rank * self.table.shape[0]
+        absent = (local < 0) | (local >= self.table.shape[0])
+        x = self._ops.embedding(local.masked_fill(absent, 0), self.table)
+        return self._axis.all_reduce(x.masked_fill_(absent[:, None], 0.0))
+
+
+class HeadLayer:
+    """softcap(multiplier * (proj(x) W^T + b)) as float32 logits of the whole vocabulary, on every rank."""
+
+    def __init__(self, c: Context, decoder: Decoder, tied_table: torch.Tensor | None) -> None:
+        self._part, self._axis = decoder.head, c.mesh.tp
+        proj = c.take_if("head.proj")
+        self._proj = None if proj is None else Linear(c, proj)
+        self._map = column(c, "head") if tied_table is None else Linear(c, tied_table, c.take_if("head.bias"))
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, E] -> [N, V] float32."""
+        x = x if self._proj is None else self._proj(x)
+        logits = self._axis.all_gather(self._map(x)).float()
+        part = self._part
+        if part.multiplier != 1.0:
+            logits = logits * part.multiplier
+        if part.softcap is not None:
+            logits = part.softcap * torch.tanh(logits / part.softcap)
+        return logits

@@ -1,0 +1,41 @@
+"""Feed-forward parts: a dense MLP and a mixture of experts. Called by: block."""
+
+import torch
+
+from vllm.layers.context import Context
+from vllm.layers.linear import column, row
+from vllm.parts.ffn import MLP, MoE
+
+
+class MLPLayer:
+    """down(act(gate(x)) * up(x)), or down(act(up(x))) without a gate."""
+
+    __slots__ = ("_act", "_activate", "_down", "_up")
+
+    def __init__(self, c: Context, part: MLP, name: str) -> None:
+        self._up = column(c, f"{name}.gate_up" if part.gated else f"{name}.up")
+        self._down = row(c, f"{name}.down")
+        self._activate = c.ops.activate_mul if part.gated else c.ops.activate
+        self._act = part.act
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self._down(self._activate(self._up(x), self._act))
+
+
+class MoELayer:
+    """Routed experts, each cut over tp along its inner size, and perhaps an expert that every token visits."""
+
+    def __init__(self, c: Context, part: MoE, name: str) -> None:
+        self._part, self._axis, self._ops = part, c.mesh.tp, c.ops
+        # why: the router is small and its small differences decide; float32 on every platform
+        self._router = c.take(f"{name}.router.weight").float()
+        self._up, self._down = c.take(f"{name}.experts.gate_up"), c.take(f"{name}.experts.down")
+        self._shared = MLPLayer(c, part.shared, f"{name}.shared") if part.shared else None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        part = self._part
+        logits = torch.nn.functional.linear(x.float(), self._router)
+        weights, experts = self._ops.route(logits, part.top_k, part.renormalize)
+        y = self._ops.experts(x, weights, experts, self._up, self._down, part.expert.act)
+        y = self._axis.all_reduce(y)
+        return y if self._shared is None else y + self._shared(x)

@@ -1,0 +1,30 @@
+"""Linear maps and table look-ups. T tokens, E in, O out, V vocabulary.
+
+A kernel may keep weights in a form of its own: `pack` is called once per weight at build time and its result is what
+`linear` gets; the original is dropped by the caller then, unless something else (a tied embedding) still holds it.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from vllm.ops.table import Tol, op
+
+CASES = ((1, 64, 96), (5, 256, 512), (33, 1024, 768), (256, 512, 1000))
+"""(T, E, O)"""
+
+
+def _pack(weight_OE: torch.Tensor) -> object:
+    return weight_OE
+
+
+@op(tol=Tol(f32=1e-5, bf16=1e-2, f16=2e-3), cases=CASES, pack=_pack)
+def linear(x_TE: torch.Tensor, packed: object, bias_O: torch.Tensor | None = None) -> torch.Tensor:
+    """x W^T + b, accumulated in float32, in x's dtype. `packed` is what this kernel's `pack(weight_OE)` returned."""
+    assert isinstance(packed, torch.Tensor)
+    return F.linear(x_TE, packed, bias_O)
+
+
+@op(tol=Tol(f32=0.0, bf16=0.0, f16=0.0), cases=((1, 100, 64), (300, 1000, 32)))
+def embedding(ids_T: torch.Tensor, table_VE: torch.Tensor) -> torch.Tensor:
+    """Rows of the table: [T, E]."""
+    return table_VE.index_select(0, ids_T)

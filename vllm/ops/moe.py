@@ -1,0 +1,49 @@
+"""Mixture of experts: choose experts per token, run each expert on its tokens, add the weighted results.
+
+T tokens, E hidden, X experts, I inner size, A experts per token.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from vllm.ops.activation import activate, activate_mul
+from vllm.ops.table import Tol, op
+
+CASES = ((1, 64, 8, 32, 2, True), (7, 64, 8, 32, 2, False), (40, 128, 16, 64, 4, True))
+"""(T, E, X, I, A, renormalize)"""
+
+
+@op(tol=Tol(f32=1e-6, bf16=1e-2, f16=2e-3), cases=CASES)
+def route(logits_TX: torch.Tensor, top_k: int, renormalize: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """(weights [T, A] float32, experts [T, A] int64): largest softmax probabilities, perhaps scaled to sum to one."""
+    weights, experts = torch.softmax(logits_TX.float(), -1).topk(top_k, -1)
+    if renormalize:
+        weights = weights / weights.sum(-1, keepdim=True)
+    return weights, experts
+
+
+@op(tol=Tol(f32=1e-5, bf16=2e-2, f16=3e-3), cases=CASES)
+def experts(
+    x_TE: torch.Tensor,
+    weights_TA: torch.Tensor,
+    experts_TA: torch.Tensor,
+    up_XJE: torch.Tensor,
+    down_XEI: torch.Tensor,
+    act: str,
+) -> torch.Tensor:
+    """Sum over a token's experts of weight * down(act(gate(x)) * up(x)), in float32. J = 2I (gate, then up)."""
+    out = torch.zeros(x_TE.shape, dtype=torch.float32, device=x_TE.device)
+    order = experts_TA.flatten().argsort(stable=True)
+    counts = torch.bincount(experts_TA.flatten(), minlength=up_XJE.shape[0]).tolist()
+    tokens, scale = order // experts_TA.shape[1], weights_TA.flatten()[order]
+    start = 0
+    for expert, count in enumerate(counts):
+        if not count:
+            continue
+        mine = tokens[start : start + count]
+        up = F.linear(x_TE[mine], up_XJE[expert])
+        gated = activate_mul(up, act) if up.shape[-1] == 2 * down_XEI.shape[-1] else activate(up, act)
+        y = F.linear(gated, down_XEI[expert])
+        out.index_add_(0, mine, y.float() * scale[start : start + count, None])
+        start += count
+    return out.to(x_TE.dtype)

@@ -1,0 +1,1 @@
+"""Triton kernels. One file per kernel; each registers itself with its op."""

@@ -1,0 +1,62 @@
+"""What a device room may ask of a platform: facts and the few calls that differ between devices.
+
+At most 15 methods; a platform without kernels of its own runs the references. Each file of this folder is one platform,
+found by its NAMES, and holds `PLATFORM`, an object of this shape. Called by: worker, executor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from vllm.util.catalog import Catalogue
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """What is true of one device."""
+
+    name: str
+    total_bytes: int
+    free_bytes: int
+    num_cores: int
+    capability: tuple[int, int] = (0, 0)
+    """CUDA compute capability; (0, 0) elsewhere."""
+
+
+class Platform(Protocol):
+    """One kind of device."""
+
+    def is_present(self) -> bool:
+        """The machine has one that torch can use."""
+        ...
+
+    def facts(self, index: int) -> DeviceFacts:
+        """Facts of device `index`."""
+        ...
+
+    def prepare(self, index: int, num_threads: int) -> None:
+        """Make this process ready to use device `index`; 0 threads means the platform's own choice."""
+        ...
+
+    def synchronize(self, index: int) -> None:
+        """Wait for everything given to the device."""
+        ...
+
+    def kernel_folders(self) -> tuple[str, ...]:
+        """Folders of vllm/ops/ whose kernels may run here."""
+        ...
+
+    def backend(self) -> str:
+        """torch.distributed's backend between devices of this kind."""
+        ...
+
+
+CATALOGUE = Catalogue("vllm.platforms", "platform")
+
+
+def platform_of(device: torch.device | str) -> Platform:
+    """The platform of a torch device. Raises UnknownName (a ValueError) for a kind nobody here knows."""
+    return CATALOGUE.load(torch.device(device).type).PLATFORM  # type: ignore[no-any-return]

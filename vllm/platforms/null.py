@@ -1,0 +1,30 @@
+"""A device that holds no data: torch's `meta`. Everything is built and run, nothing is computed."""
+
+from vllm.platforms.base import DeviceFacts
+
+NAMES = ("meta",)
+
+
+class NullPlatform:
+    """Room without end, work without result."""
+
+    def is_present(self) -> bool:
+        return True
+
+    def facts(self, index: int) -> DeviceFacts:
+        return DeviceFacts("null", 1 << 62, 1 << 62, 1)
+
+    def prepare(self, index: int, num_threads: int) -> None:
+        return None
+
+    def synchronize(self, index: int) -> None:
+        return None
+
+    def kernel_folders(self) -> tuple[str, ...]:
+        return ()
+
+    def backend(self) -> str:
+        return "gloo"
+
+
+PLATFORM = NullPlatform()

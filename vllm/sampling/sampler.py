@@ -1,0 +1,136 @@
+"""Logits to tokens: run the stages that somebody asked for, divide by temperature, cut, draw.
+
+    stages (in order) -> greedy: argmax
+                      -> temperature -> top_k, top_p, min_p (only lines that ask) -> draw with stateless noise
+
+Rows that ask for nothing special pay for nothing: a batch of greedy lines is one argmax, a batch of plain temperature
+lines one division and one draw. Does not know: requests, steps, layers. Invariant: a line's token depends on its
+logits, its row's options, seed and position, never on its neighbours. Called by: worker.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from vllm.ops.draw import noise_keys
+from vllm.ops.table import Kernels
+from vllm.protocol.step import RowOpen
+from vllm.sampling.lines import Lines, Sampled, Stage
+from vllm.sampling.logprobs import report
+from vllm.sampling.stages import make_stages
+from vllm.sampling.truncate import first_count, truncate
+
+
+class Sampler:
+    """Holds the options of the rows; samples the lines of a step."""
+
+    def __init__(
+        self, ops: Kernels, max_rows: int, logprobs_mode: str = "raw_logprobs", extra_stages: Iterable[Stage] = ()
+    ) -> None:
+        self._ops = ops
+        self._stages = [*make_stages(), *extra_stages]
+        self._raw, self._as_logits = logprobs_mode.startswith("raw"), logprobs_mode.endswith("logits")
+        self._by_row: dict[int, list[int]] = {}
+        """row -> indices of the stages that it asked for; rows without any are absent."""
+        self._temperature = np.zeros(max_rows, np.float32)
+        self._seed = np.zeros(max_rows, np.int64)
+        self._top_k = np.zeros(max_rows, np.int64)
+        self._top_p = np.ones(max_rows, np.float32)
+        self._min_p = np.zeros(max_rows, np.float32)
+        self._logprobs: dict[int, tuple[int, list[int] | None]] = {}
+
+    def open(self, row: RowOpen) -> None:
+        """A sequence takes a row."""
+        p, r = row.sampling, row.row
+        self._temperature[r], self._top_k[r], self._top_p[r], self._min_p[r] = p.temperature, p.top_k, p.top_p, p.min_p
+        self._seed[r] = np.uint64(row.seed & 0xFFFFFFFFFFFFFFFF).astype(np.int64)
+        asked = [i for i, stage in enumerate(self._stages) if stage.wants(row)]
+        for i in asked:
+            self._stages[i].open(row)
+        if asked:
+            self._by_row[r] = asked
+        if p.logprobs is not None or p.logprob_token_ids is not None:
+            self._logprobs[r] = (p.logprobs or 0), p.logprob_token_ids
+
+    def close(self, row: int) -> None:
+        """The row is free again. A row that is not open may be closed."""
+        for i in self._by_row.pop(row, ()):
+            self._stages[i].close(row)
+        self._logprobs.pop(row, None)
+
+    def sample(self, logits: torch.Tensor, lines: Lines) -> Sampled:
+        """Choose a token for each line of logits [N, V] float32, which are overwritten."""
+        failed: dict[int, str] = {}
+        reported = [n for n, row in enumerate(lines.rows) if row in self._logprobs] if self._logprobs else []
+        untouched = self._before_stages(logits, reported)
+        if self._by_row:
+            self._run_stages(logits, lines, failed)
+        rows = np.array(lines.rows)
+        temperature = self._temperature[rows]
+        random = np.flatnonzero(temperature > 0)
+        if random.size == 0:
+            tokens = logits.argmax(-1)
+        elif random.size == len(rows):
+            tokens = self._random(logits, rows, np.array(lines.lens), reported)
+        else:
+            tokens = logits.argmax(-1)
+            where = torch.from_numpy(random).to(logits.device)
+            part = logits[where]
+            tokens[where] = self._random(part, rows[random], np.array(lines.lens)[random], reported)
+            if reported and not self._raw:
+                logits[where] = part
+        out = Sampled(tokens, failed=failed)
+        if reported:
+            self._report(out, logits if untouched is None else untouched, tokens, lines, reported)
+        return out
+
+    def _before_stages(self, logits: torch.Tensor, reported: list[int]) -> torch.Tensor | None:
+        """Copies of the reported lines as they came from the model; None when they are read after the stages."""
+        if not reported or not self._raw:
+            return None
+        return logits[reported].clone()
+
+    def _run_stages(self, logits: torch.Tensor, lines: Lines, failed: dict[int, str]) -> None:
+        which: dict[int, list[int]] = {}
+        for n, row in enumerate(lines.rows):
+            for i in self._by_row.get(row, ()):
+                which.setdefault(i, []).append(n)
+        for i in sorted(which):
+            self._stages[i].apply(logits, lines, which[i], failed)
+
+    def _random(self, logits: torch.Tensor, rows: np.ndarray, lens: np.ndarray, reported: list[int]) -> torch.Tensor:
+        """Tokens of lines with a temperature. `logits` become the processed ones where they are to be reported."""
+        device = logits.device
+        logits.div_(torch.from_numpy(self._temperature[rows]).to(device)[:, None])
+        keys = noise_keys(torch.from_numpy(self._seed[rows]).to(device), torch.from_numpy(lens).to(device))
+        top_k, top_p, min_p = self._top_k[rows], self._top_p[rows], self._min_p[rows]
+        cut = (top_k > 0) | (top_p < 1) | (min_p > 0)
+        if not cut.any():
+            return self._ops.draw(logits, keys)
+        tokens = torch.empty(len(rows), dtype=torch.int64, device=device)
+        plain = np.flatnonzero(~cut)
+        if plain.size:
+            where = torch.from_numpy(plain).to(device)
+            tokens[where] = self._ops.draw(logits[where], keys[where])
+        counts = np.array([first_count(int(k), logits.shape[1]) if c else 0 for k, c in zip(top_k, cut, strict=True)])
+        for count in np.unique(counts[cut]):
+            chosen = np.flatnonzero(counts == count)
+            where = torch.from_numpy(chosen).to(device)
+            limits = (torch.from_numpy(x[chosen]).to(device) for x in (top_k, top_p, min_p))
+            for part, kept in truncate(logits[where], *limits, int(count)):
+                lines = where[part]
+                tokens[lines] = self._ops.draw(kept.logits, keys[lines], kept.ids)
+                if reported and not self._raw:
+                    full = torch.full((lines.shape[0], logits.shape[1]), float("-inf"), device=device)
+                    logits[lines] = full.scatter_(1, kept.ids, kept.logits)
+        return tokens
+
+    def _report(
+        self, out: Sampled, logits: torch.Tensor, tokens: torch.Tensor, lines: Lines, reported: list[int]
+    ) -> None:
+        if not self._raw:
+            logits = logits[reported]
+        asked = [self._logprobs[lines.rows[n]] for n in reported]
+        entries = report(logits, tokens[reported], [a[0] for a in asked], self._as_logits, [a[1] for a in asked])
+        out.logprobs = dict(zip(reported, entries, strict=True))

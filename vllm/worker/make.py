@@ -1,0 +1,62 @@
+"""From plans and tensors to a runner: choose kernels, make the cache, build the model.
+
+Called by: executor (in this process) and worker_main (one per rank).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from vllm.layers.build import build, dtype_of, make_slabs
+from vllm.ops.table import Kernels, Target, select
+from vllm.parallel.mesh import Mesh, stage_blocks
+from vllm.parts.decoder import Decoder
+from vllm.platforms.base import platform_of
+from vllm.protocol.kv import KVGroup, KVPlan
+from vllm.protocol.plan import WorkerPlan
+from vllm.sampling.lines import Stage
+from vllm.util.log import get_logger
+from vllm.worker.runner import Runner
+
+log = get_logger(__name__)
+
+
+def choose_kernels(plan: WorkerPlan) -> Kernels:
+    """A kernel for every op on the plan's device. Raises ValueError for names that do not exist there."""
+    device = torch.device(plan.device)
+    platform = platform_of(device)
+    capability = platform.facts(device.index or 0).capability if device.type == "cuda" else (0, 0)
+    target = Target(device.type, dtype_of(plan.dtype), plan.deterministic, plan.quantization, capability)
+    return select(target, plan.kernels, platform.kernel_folders())
+
+
+def make_runner(
+    decoder: Decoder,
+    weights: dict[str, torch.Tensor],
+    worker_plan: WorkerPlan,
+    kv_plan: KVPlan,
+    mesh: Mesh | None = None,
+    extra_stages: Iterable[Stage] = (),
+) -> Runner:
+    """A runner whose model holds `weights` (this rank's shards by name; the dict is emptied)."""
+    device = torch.device(worker_plan.device)
+    platform_of(device).prepare(device.index or 0, worker_plan.num_threads)
+    mesh = mesh or Mesh()
+    kv_plan = stage_kv_plan(kv_plan, len(decoder.blocks), mesh)
+    ops = choose_kernels(worker_plan)
+    log.debug("kernels: %s", ops.names())
+    with torch.inference_mode():
+        slabs = make_slabs(kv_plan, device)
+        model = build(decoder, weights, worker_plan, kv_plan, slabs, ops, mesh)
+    return Runner(model, slabs, ops, worker_plan, kv_plan, mesh, extra_stages)
+
+
+def stage_kv_plan(plan: KVPlan, num_blocks: int, mesh: Mesh) -> KVPlan:
+    """The cache of one pipeline stage: the same groups, only the stage's own layers in them."""
+    if mesh.pp.size == 1:
+        return plan
+    mine = stage_blocks(num_blocks, mesh.pp.size, mesh.pp.rank)
+    groups = tuple(KVGroup(g.kind, tuple(i for i in g.layers if i in mine), g.block_size) for g in plan.groups)
+    return KVPlan(groups, plan.num_blocks, max(len(g.layers) for g in groups), plan.block_bytes, plan.dtype)
