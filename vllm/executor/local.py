@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-import torch
-
+from vllm.loading.loader import load_weights
+from vllm.parts.checkpoint import Weights
 from vllm.parts.decoder import Decoder
 from vllm.protocol.kv import KVPlan
-from vllm.protocol.plan import WorkerPlan
+from vllm.protocol.plan import LoadPlan, WorkerPlan
 from vllm.protocol.step import StepPlan, StepResult
 from vllm.sampling.lines import Stage
 from vllm.worker.make import make_runner
@@ -25,14 +25,25 @@ class LocalExecutor:
     def __init__(
         self,
         decoder: Decoder,
-        weights: dict[str, torch.Tensor],
+        weights: Weights,
         worker_plan: WorkerPlan,
         kv_plan: KVPlan,
+        load_plan: LoadPlan,
         extra_stages: Iterable[Stage] = (),
     ) -> None:
-        """`weights` are the model's tensors by name, on the plan's device and in its dtype; the dict is emptied."""
-        made = make_runner(decoder, weights, worker_plan, kv_plan, extra_stages=extra_stages)
-        self._runner: Runner | None = made
+        """Load the weights and build the model. Raises ModelLoadError for a checkpoint that does not fit."""
+        tensors = load_weights(decoder, weights, load_plan, worker_plan)
+        self._start(make_runner(decoder, tensors, worker_plan, kv_plan, extra_stages=extra_stages))
+
+    @classmethod
+    def of(cls, runner: Runner) -> LocalExecutor:
+        """An executor for a runner made elsewhere (tests, tools)."""
+        made = object.__new__(cls)
+        made._start(runner)
+        return made
+
+    def _start(self, runner: Runner) -> None:
+        self._runner: Runner | None = runner
         self._results: deque[StepResult] = deque()
 
     @property

@@ -17,8 +17,9 @@ from vllm.layers.norm import NormLayer
 from vllm.layers.rope import RopeTables
 from vllm.ops.batch import Batch
 from vllm.ops.table import Kernels
-from vllm.parallel.mesh import Mesh, stage_blocks
+from vllm.parallel.mesh import Mesh
 from vllm.parts.decoder import Decoder
+from vllm.parts.tensors import stage_layers
 from vllm.protocol.kv import KVPlan
 from vllm.protocol.plan import WorkerPlan
 
@@ -34,7 +35,7 @@ class Model:
         pp = c.mesh.pp
         self.hidden_size, self.vocab, self.dtype = decoder.hidden, decoder.vocab, c.dtype
         self._embed = EmbeddingLayer(c, decoder.embed) if pp.is_first else None
-        mine = stage_blocks(len(decoder.blocks), pp.size, pp.rank)
+        mine = stage_layers(len(decoder.blocks), pp.size, pp.rank)
         self._blocks = [make_block(c, decoder.blocks[i], i) for i in mine]
         self._norm = NormLayer(c, decoder.final_norm, "norm") if pp.is_last else None
         self._head = self._make_head(c, decoder) if pp.is_last else None

@@ -103,12 +103,3 @@ def disconnect() -> None:
     """Leave the world; safe to call in a world of one and twice."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def stage_blocks(num_blocks: int, size: int, rank: int) -> range:
-    """Blocks of pipeline stage `rank` of `size`: even shares, the last stages take the rest."""
-    share, rest = divmod(num_blocks, size)
-    if share == 0:
-        raise ValueError(f"pipeline_parallel_size {size} is more than the model's {num_blocks} layers")
-    first = rank * share + max(0, rank - (size - rest))
-    return range(first, first + share + (rank >= size - rest))

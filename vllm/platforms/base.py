@@ -6,24 +6,11 @@ found by its NAMES, and holds `PLATFORM`, an object of this shape. Called by: wo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from vllm.util.catalog import Catalogue
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceFacts:
-    """What is true of one device."""
-
-    name: str
-    total_bytes: int
-    free_bytes: int
-    num_cores: int
-    capability: tuple[int, int] = (0, 0)
-    """CUDA compute capability; (0, 0) elsewhere."""
 
 
 class Platform(Protocol):
@@ -33,8 +20,8 @@ class Platform(Protocol):
         """The machine has one that torch can use."""
         ...
 
-    def facts(self, index: int) -> DeviceFacts:
-        """Facts of device `index`."""
+    def capability(self, index: int) -> tuple[int, int]:
+        """CUDA compute capability of device `index`; (0, 0) elsewhere."""
         ...
 
     def prepare(self, index: int, num_threads: int) -> None:

@@ -2,9 +2,21 @@
 
 import torch
 
-from vllm.platforms.base import DeviceFacts
+from vllm.protocol.facts import DeviceFacts
 
 NAMES = ("cuda",)
+
+
+def cuda_facts() -> DeviceFacts | None:
+    """The first device, and how many there are; None where torch sees none."""
+    if not torch.cuda.is_available():
+        return None
+    free, total = torch.cuda.mem_get_info(0)
+    properties = torch.cuda.get_device_properties(0)
+    has_bf16 = properties.major >= 8
+    return DeviceFacts(
+        "cuda", properties.name, total, free, bf16=has_bf16, int8=properties.major >= 7, count=torch.cuda.device_count()
+    )
 
 
 class CudaPlatform:
@@ -13,11 +25,8 @@ class CudaPlatform:
     def is_present(self) -> bool:
         return torch.cuda.is_available()
 
-    def facts(self, index: int) -> DeviceFacts:
-        properties = torch.cuda.get_device_properties(index)
-        free, total = torch.cuda.mem_get_info(index)
-        capability = (properties.major, properties.minor)
-        return DeviceFacts(properties.name, total, free, properties.multi_processor_count, capability)
+    def capability(self, index: int) -> tuple[int, int]:
+        return torch.cuda.get_device_capability(index)
 
     def prepare(self, index: int, num_threads: int) -> None:
         torch.cuda.set_device(index)

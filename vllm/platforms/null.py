@@ -1,7 +1,5 @@
 """A device that holds no data: torch's `meta`. Everything is built and run, nothing is computed."""
 
-from vllm.platforms.base import DeviceFacts
-
 NAMES = ("meta",)
 
 
@@ -11,8 +9,8 @@ class NullPlatform:
     def is_present(self) -> bool:
         return True
 
-    def facts(self, index: int) -> DeviceFacts:
-        return DeviceFacts("null", 1 << 62, 1 << 62, 1)
+    def capability(self, index: int) -> tuple[int, int]:
+        return (0, 0)
 
     def prepare(self, index: int, num_threads: int) -> None:
         return None

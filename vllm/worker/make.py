@@ -5,16 +5,19 @@ Called by: executor (in this process) and worker_main (one per rank).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from fractions import Fraction
 
 import torch
 
 from vllm.layers.build import build, dtype_of, make_slabs
 from vllm.ops.table import Kernels, Target, select
-from vllm.parallel.mesh import Mesh, stage_blocks
+from vllm.parallel.mesh import Mesh
 from vllm.parts.decoder import Decoder
+from vllm.parts.tensors import Piece, stage_layers
 from vllm.platforms.base import platform_of
-from vllm.protocol.kv import KVGroup, KVPlan
+from vllm.protocol.kv import FullKV, KVGroup, KVPlan, SlidingKV
 from vllm.protocol.plan import WorkerPlan
 from vllm.sampling.lines import Stage
 from vllm.util.log import get_logger
@@ -27,7 +30,7 @@ def choose_kernels(plan: WorkerPlan) -> Kernels:
     """A kernel for every op on the plan's device. Raises ValueError for names that do not exist there."""
     device = torch.device(plan.device)
     platform = platform_of(device)
-    capability = platform.facts(device.index or 0).capability if device.type == "cuda" else (0, 0)
+    capability = platform.capability(device.index or 0)
     target = Target(device.type, dtype_of(plan.dtype), plan.deterministic, plan.quantization, capability)
     return select(target, plan.kernels, platform.kernel_folders())
 
@@ -44,7 +47,7 @@ def make_runner(
     device = torch.device(worker_plan.device)
     platform_of(device).prepare(device.index or 0, worker_plan.num_threads)
     mesh = mesh or Mesh()
-    kv_plan = stage_kv_plan(kv_plan, len(decoder.blocks), mesh)
+    kv_plan = rank_kv_plan(kv_plan, len(decoder.blocks), mesh)
     ops = choose_kernels(worker_plan)
     log.debug("kernels: %s", ops.names())
     with torch.inference_mode():
@@ -53,10 +56,13 @@ def make_runner(
     return Runner(model, slabs, ops, worker_plan, kv_plan, mesh, extra_stages)
 
 
-def stage_kv_plan(plan: KVPlan, num_blocks: int, mesh: Mesh) -> KVPlan:
-    """The cache of one pipeline stage: the same groups, only the stage's own layers in them."""
-    if mesh.pp.size == 1:
+def rank_kv_plan(plan: KVPlan, num_layers: int, mesh: Mesh) -> KVPlan:
+    """The cache of one rank: the same groups and block ids, its stage's layers in them, its heads' bytes per block."""
+    if mesh.pp.size * mesh.tp.size == 1:
         return plan
-    mine = stage_blocks(num_blocks, mesh.pp.size, mesh.pp.rank)
+    mine = stage_layers(num_layers, mesh.pp.size, mesh.pp.rank)
     groups = tuple(KVGroup(g.kind, tuple(i for i in g.layers if i in mine), g.block_size) for g in plan.groups)
-    return KVPlan(groups, plan.num_blocks, max(len(g.layers) for g in groups), plan.block_bytes, plan.dtype)
+    heads = [g.kind.num_kv_heads for g in groups if isinstance(g.kind, FullKV | SlidingKV)]
+    share = max((Fraction(Piece(n, n).shard(mesh.tp.size, mesh.tp.rank)[1], n) for n in heads), default=Fraction(1))
+    block_bytes = math.ceil(plan.block_bytes * share)
+    return KVPlan(groups, plan.num_blocks, max(len(g.layers) for g in groups), block_bytes, plan.dtype)

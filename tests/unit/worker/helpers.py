@@ -15,6 +15,7 @@ from vllm.protocol.plan import WorkerPlan
 from vllm.protocol.step import RowOpen, StepPlan, StepResult
 from vllm.sampling_params import SamplingParams
 from vllm.util.arith import cdiv
+from vllm.worker.make import make_runner
 
 
 def tiny_llama(layers: int = 2, window: int | None = None, vocab: int = 97) -> Decoder:
@@ -154,4 +155,4 @@ def make_host(decoder=None, seed=0, block_size=4, num_blocks=64, weights=None, *
     decoder = decoder or tiny_llama()
     kv_plan = make_kv_plan(decoder, num_blocks, block_size)
     weights = dict(weights) if weights is not None else random_weights(decoder, seed)
-    return Host(LocalExecutor(decoder, weights, make_worker_plan(**changes), kv_plan), kv_plan)
+    return Host(LocalExecutor.of(make_runner(decoder, weights, make_worker_plan(**changes), kv_plan)), kv_plan)
