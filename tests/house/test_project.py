@@ -191,3 +191,12 @@ def test_every_room_has_a_door():
         assert len(text.splitlines()) <= 40, f"{room.name}: more than one screen"
         assert text.count("```") == 2, f"{room.name}: one drawing"
         assert max(map(len, text.splitlines())) <= 125, room.name
+
+
+def test_no_tracked_file_names_a_place_of_one_machine():
+    places = re.compile("|".join(["/" + "work/", "/" + "tmp/bash", "/" + "root/"]))
+    for file in TRACKED:
+        path = ROOT / file
+        if path.is_file() and path.suffix in {".py", ".md", ".toml", ".sh", ".txt", ".json", ".jsonl", ".yaml", ""}:
+            match = places.search(path.read_text("utf-8", errors="replace"))
+            assert match is None, f"{file} holds {match[0]}"

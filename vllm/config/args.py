@@ -51,8 +51,8 @@ class EngineArgs(ObserveArgs, ParallelArgs, SchedulerArgs, CacheArgs, ModelArgs)
             name = unknown[0]
             raise TypeError(f"unknown argument {name!r}.{nearest(name, [*_OURS, *OTHERS])}")
         ignored = judge(others)
-        if ignored:
-            once(get_logger(__name__), logging.WARNING, f"Ignored: {'; '.join(ignored)}.")
+        for sentence in ([f"Ignored: {'; '.join(ignored)}."] if ignored else []) + env.unknown():
+            once(get_logger(__name__), logging.WARNING, sentence)
         ours = {name: value for name, value in given.items() if name in _OURS} | {"model": model}
         if ours.get("deterministic") is None:
             ours["deterministic"] = env.flag("VLLM_BATCH_INVARIANT")

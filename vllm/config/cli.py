@@ -20,8 +20,8 @@ from typing import Any, NoReturn
 from vllm.config.compat import OTHERS
 from vllm.config.knob import Knob
 from vllm.errors import nearest
+from vllm.util.arith import parse_size
 
-_UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _OTHER_SHORTS = {
     "compilation_config": "-cc",
     "attention_config": "-ac",
@@ -37,14 +37,8 @@ _NOT_SWITCH = {"enable_hc_sp_size", "default_mm_loras", "max_loras", "max_cpu_lo
 
 
 def human_int(text: str) -> int:
-    """`4096`, `4k` (4,000), `4K` (4,096), `1.5M`. Raises ValueError."""
-    unit = _UNITS.get(text[-1:])
-    if unit is None:
-        return int(text)
-    number = float(text[:-1]) * unit
-    if number != int(number):
-        raise ValueError(f"{text} is not a whole number")
-    return int(number)
+    """`-1`, `4096`, `4k` (4,000), `4K` (4,096), `1.5M`. Raises ValueError."""
+    return int(text) if text.startswith("-") else parse_size(text)
 
 
 def add_section(parser: argparse.ArgumentParser, section: type) -> None:

@@ -9,7 +9,6 @@ Called by: the console script.
 import argparse
 import sys
 
-from vllm.util import env, log
 from vllm.util.catalog import Catalogue
 from vllm.version import __version__
 
@@ -30,9 +29,6 @@ def main(argv: list[str] | None = None) -> int:
         verb.add_arguments(subparser)
         subparser.set_defaults(run=verb.run)
     arguments = parser.parse_args(words)
-    logger = log.get_logger(__name__)
-    for sentence in env.unknown():
-        logger.warning(sentence)
     try:
         status: int = arguments.run(arguments)
     except ValueError as error:
