@@ -1,4 +1,4 @@
-"""A progress bar over finished requests with the speed in tokens per second. tqdm is imported only when one is shown."""
+"""A progress bar over finished requests, with tokens per second. tqdm is imported only when one is shown."""
 
 import time
 from collections.abc import Callable

@@ -21,6 +21,7 @@ from vllm.util.arith import human_bytes
 
 _DTYPES = {"half": "float16", "float": "float32"}
 _FIXED_BYTES = {"cpu": 200 << 20, "cuda": 1 << 30}
+_BLOCK_SIZE = 64
 _USUAL_LEN = 1024
 """Tokens per sequence that the default CPU cache is made for."""
 
@@ -187,23 +188,22 @@ def _kv_plan(
             f"kv_cache_dtype {args.kv_cache_dtype!r} is not supported yet; auto stores keys and values as {dtype}.",
             field="kv_cache_dtype",
         )
-    size = args.block_size or (64 if device.kind == "cpu" else 64)
+    size = args.block_size or _BLOCK_SIZE
     kinds = decoder.kv_kinds()
-    per_stage = kinds if args.pipeline_parallel_size == 1 else kinds
-    one = make_kv_plan(per_stage, dtype, num_blocks=2, block_size=size)
+    one = make_kv_plan(kinds, dtype, num_blocks=2, block_size=size)
     if args.num_gpu_blocks_override:
-        return make_kv_plan(per_stage, dtype, num_blocks=args.num_gpu_blocks_override + 1, block_size=size)
+        return make_kv_plan(kinds, dtype, num_blocks=args.num_gpu_blocks_override + 1, block_size=size)
     share = max(1, args.tensor_parallel_size)
     budget, why = _kv_budget(args, one, scheduler, spent, device)
     if budget < 2 * one.num_slabs * one.block_bytes:
         raise CapacityError(
-            f"The model does not fit: weights take {human_bytes(spent.weights)}, a step {human_bytes(spent.activations)}"
-            f", and {human_bytes(max(budget, 0))} of {human_bytes(device.free_bytes)} free on this {device.kind} are "
+            f"The model does not fit: weights take {human_bytes(spent.weights)}, a step "
+            f"{human_bytes(spent.activations)}, and {human_bytes(max(budget, 0))} of {human_bytes(device.free_bytes)} free on this {device.kind} are "
             f"left for the KV cache. Take a smaller model, quantization, more devices, or a smaller "
             f"max_num_batched_tokens."
         )
     chosen.note("KV cache", human_bytes(budget), why)
-    return make_kv_plan(per_stage, dtype, budget_bytes=budget * share, block_size=size)
+    return make_kv_plan(kinds, dtype, budget_bytes=budget * share, block_size=size)
 
 
 def _kv_budget(
@@ -237,7 +237,7 @@ def _fit_context(args: EngineArgs, scheduler: SchedulerPlan, kv: KVPlan, most: i
         return replace(scheduler, max_model_len=most)
     raise CapacityError(
         f"max_model_len {scheduler.max_model_len} needs {human_bytes(bytes_needed(kv, scheduler.max_model_len))} of KV "
-        f"cache, and there are {human_bytes(kv.total_bytes)}. The longest that fits is {most}: set max_model_len={most} "
-        f"(or 'auto'), or give the cache more memory (gpu_memory_utilization, kv_cache_memory_bytes, "
+        f"cache, and there are {human_bytes(kv.total_bytes)}. The longest that fits is {most}: set "
+        f"max_model_len={most} (or 'auto'), or give the cache more memory (gpu_memory_utilization, kv_cache_memory_bytes, "
         f"VLLM_CPU_KVCACHE_SPACE on a CPU)."
     )
