@@ -198,8 +198,8 @@ def _kv_plan(
     if budget < 2 * one.num_slabs * one.block_bytes:
         raise CapacityError(
             f"The model does not fit: weights take {human_bytes(spent.weights)}, a step "
-            f"{human_bytes(spent.activations)}, and {human_bytes(max(budget, 0))} of {human_bytes(device.free_bytes)} free on this {device.kind} are "
-            f"left for the KV cache. Take a smaller model, quantization, more devices, or a smaller "
+            f"{human_bytes(spent.activations)}, and of "
+            f"{human_bytes(device.free_bytes)} free on this {device.kind} {human_bytes(max(budget, 0))} are left for the KV cache. Take a smaller model, quantization, more devices, or a smaller "
             f"max_num_batched_tokens."
         )
     chosen.note("KV cache", human_bytes(budget), why)
@@ -238,6 +238,6 @@ def _fit_context(args: EngineArgs, scheduler: SchedulerPlan, kv: KVPlan, most: i
     raise CapacityError(
         f"max_model_len {scheduler.max_model_len} needs {human_bytes(bytes_needed(kv, scheduler.max_model_len))} of KV "
         f"cache, and there are {human_bytes(kv.total_bytes)}. The longest that fits is {most}: set "
-        f"max_model_len={most} (or 'auto'), or give the cache more memory (gpu_memory_utilization, kv_cache_memory_bytes, "
-        f"VLLM_CPU_KVCACHE_SPACE on a CPU)."
+        f"max_model_len={most} (or 'auto'), or give the cache more memory (gpu_memory_utilization, "
+        f"kv_cache_memory_bytes, VLLM_CPU_KVCACHE_SPACE on a CPU)."
     )
