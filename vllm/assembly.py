@@ -125,7 +125,7 @@ def make_executor(plan: Plan, described: Described) -> Executor:
 
 def load_tokenizer(args: "EngineArgs", folder: Path) -> Any:
     """The model's tokenizer, or the one that `tokenizer` names."""
-    from vllm.tokenizer import load
+    from vllm.tokenizer.load import load
 
     where = folder
     if args.tokenizer is not None:
@@ -139,7 +139,7 @@ def decoder_maker(tokenizer: Any) -> MakeDecoder | None:
     """Incremental detokenisers for this tokenizer."""
     if tokenizer is None:
         return None
-    from vllm.tokenizer import Detokenizer
+    from vllm.tokenizer.detokenizer import Detokenizer
 
     def make(prompt_ids: Sequence[int], params: SamplingParams) -> Detokenizer:
         return Detokenizer(

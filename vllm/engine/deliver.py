@@ -14,6 +14,7 @@ from vllm.outputs import CompletionOutput, Logprob, PromptLogprobs, RequestOutpu
 from vllm.protocol.events import SequenceUpdate
 from vllm.protocol.step import TokenLogprobs
 from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.tokenizer.stop import StopChecker
 
 
 class Decoder(Protocol):
@@ -37,6 +38,7 @@ class _Stream:
     """One sequence as its caller sees it."""
 
     decoder: Decoder | None
+    stops: StopChecker
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
     logprobs: list[dict[int, Logprob]] | None = None
@@ -44,8 +46,6 @@ class _Stream:
     finish_reason: str | None = None
     stop_reason: int | str | None = None
     undecoded: list[int] = field(default_factory=list)
-    searched: int = 0
-    """Characters of `text` that no stop string may start in any more (min_tokens)."""
     sent_chars: int = 0
     sent_tokens: int = 0
 
@@ -61,6 +61,7 @@ class Delivery:
         self._streams = [
             _Stream(
                 make_decoder(taken.prompt_token_ids, self.params) if wants_text and make_decoder else None,
+                StopChecker(self.params.stop or (), self.params.include_stop_str_in_output),
                 logprobs=None if self.params.logprobs is None else [],
                 cumulative=None if self.params.logprobs is None else 0.0,
             )
@@ -123,41 +124,25 @@ class Delivery:
             if self._lazy:
                 s.undecoded.append(token)
                 continue
-            s.text += s.decoder.append((token,))
-            if p.stop and self._stops(s):
+            if self._show(s, s.decoder.append((token,)), may_stop=len(s.token_ids) > p.min_tokens):
                 return True
         return False
 
-    def _stops(self, s: _Stream) -> bool:
-        """Look for the earliest stop string in the new text; cut the text there."""
-        p = self.params
-        assert isinstance(p.stop, list)
-        if len(s.token_ids) <= p.min_tokens:
-            s.searched = len(s.text)
-            return False
-        best: tuple[int, str] | None = None
-        for stop in p.stop:
-            at = s.text.find(stop, s.searched)
-            if at >= 0 and (best is None or at < best[0]):
-                best = (at, stop)
-        if best is None:
-            s.searched = max(s.searched, len(s.text) - max(map(len, p.stop)) + 1)
-            return False
-        at, stop = best
-        s.text = s.text[: at + len(stop) if p.include_stop_str_in_output else at]
-        s.finish_reason, s.stop_reason = "stop", stop
-        return True
+    def _show(self, s: _Stream, text: str, may_stop: bool, is_last: bool = False) -> bool:
+        """Add what may be shown of `text`; True when a stop string ended the sequence. Before min_tokens none does."""
+        shown, stop = s.stops.feed(text, is_last, may_stop)
+        s.text += shown
+        if stop is not None:
+            s.finish_reason, s.stop_reason = "stop", stop
+        return stop is not None
 
     def _flush(self, s: _Stream) -> None:
         """The last text: what waited for the end, and a stop string that only now became whole."""
         if s.decoder is None:
             return
-        s.text += s.decoder.append(s.undecoded) + s.decoder.finish()
+        text = s.decoder.append(s.undecoded) + s.decoder.finish()
         s.undecoded.clear()
-        if self.params.stop:
-            reason = s.finish_reason, s.stop_reason
-            if not self._stops(s):
-                s.finish_reason, s.stop_reason = reason
+        self._show(s, text, may_stop=len(s.token_ids) > self.params.min_tokens, is_last=True)
 
     def _logprobs(self, found: TokenLogprobs, wanted: int | None) -> dict[int, Logprob]:
         """Candidates as Logprob objects: the chosen token first, then the most likely; equal ids once."""
@@ -193,8 +178,6 @@ class Delivery:
     def _completion(self, index: int, delta: bool) -> CompletionOutput:
         s = self._streams[index]
         end = len(s.text)
-        if s.finish_reason is None:
-            end = max(s.sent_chars, end - self.params.output_text_buffer_length)
         first, token = (s.sent_chars, s.sent_tokens) if delta else (0, 0)
         s.sent_chars, s.sent_tokens = end, len(s.token_ids)
         return CompletionOutput(
