@@ -199,8 +199,8 @@ def _kv_plan(
         raise CapacityError(
             f"The model does not fit: weights take {human_bytes(spent.weights)}, a step "
             f"{human_bytes(spent.activations)}, and of {human_bytes(device.free_bytes)} free on this {device.kind} "
-            f"{human_bytes(max(budget, 0))} are left for the KV cache. Take a smaller model, quantization, more devices, "
-            f"or a smaller max_num_batched_tokens."
+            f"{human_bytes(max(budget, 0))} are left for the KV cache. Take a smaller model, quantization, more "
+            f"devices, or a smaller max_num_batched_tokens."
         )
     chosen.note("KV cache", human_bytes(budget), why)
     return make_kv_plan(kinds, dtype, budget_bytes=budget * share, block_size=size)

@@ -96,7 +96,7 @@ class KVGroup:
 
 @dataclass(frozen=True, slots=True)
 class KVPlan:
-    """The whole cache: groups, pool size (block 0 is the null block and is counted) and bytes of one block in one slab."""
+    """The whole cache: groups, pool size (the null block counted) and bytes of one block in one slab."""
 
     groups: tuple[KVGroup, ...]
     num_blocks: int
