@@ -33,7 +33,7 @@ class LLM:
         from vllm.config.args import EngineArgs
 
         self._closed = False
-        self.llm_engine = LLMEngine.from_engine_args(EngineArgs.from_kwargs(model=model, **kwargs))
+        self.llm_engine = LLMEngine.from_engine_args(EngineArgs(model=model, **kwargs))
         self._ids = itertools.count()
         self._chat_template = kwargs.get("chat_template")
 
