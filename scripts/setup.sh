@@ -4,9 +4,10 @@
 cd "$(dirname "$0")/.." || exit 1
 
 usable='import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))'
+has_pip='import importlib.util as u; u.find_spec("pip") or __import__("runpy").run_module("ensurepip")'
 in_range='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))'
 
-if .venv/bin/python -c "$in_range" 2>/dev/null && .venv/bin/python -m pip --version >/dev/null 2>&1; then
+if .venv/bin/python -c "$in_range" 2>/dev/null && .venv/bin/python -c "$has_pip" 2>/dev/null; then
     exec .venv/bin/python scripts/setup.py "$@"
 fi
 without_venv=

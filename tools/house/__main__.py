@@ -1,4 +1,4 @@
-"""`python -m tools.house`: the state of the house. `python -m tools.house pin`: pin the lists as they are now.
+"""`python -m tools.house`: the state of the house. `... pin`: pin the lists as they are. `... map`: draw docs/map.md.
 
 Exit status 1 when a law is broken (floors, cycles, pinned lists); sizes and words are only told.
 """
@@ -7,7 +7,7 @@ import datetime
 import sys
 import tomllib
 
-from tools.house import cycles, floors, pins, sizes, words
+from tools.house import cycles, floors, map, pins, sizes, words
 from tools.house.source import ROOT, modules
 
 
@@ -43,5 +43,7 @@ def report() -> int:
 if __name__ == "__main__":
     if sys.argv[1:] == ["pin"]:
         pins.write()
+    elif sys.argv[1:] == ["map"]:
+        map.write()
     else:
         sys.exit(1 if report() else 0)
