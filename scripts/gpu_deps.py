@@ -1,6 +1,6 @@
 """Download wheels for a GPU machine that has torch but no network. Usage: scripts/gpu_deps.py PYTHON_VERSION
 
-The names come from pyproject.toml; what every machine with torch and transformers has is left out, and so is numba,
+The names come from pyproject.toml; what every machine with torch and transformers has is left out, and so is llvmlite,
 which only the CPU kernels use.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 THERE = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub"}
-THERE |= {"jinja2", "numpy", "tqdm", "pillow", "numba"}
+THERE |= {"jinja2", "numpy", "tqdm", "pillow", "llvmlite"}
 NOT_RUN = {"import-linter"}
 GLIBC = [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 24, 17, 12, 5)] + ["manylinux2014_x86_64"]
 

@@ -22,7 +22,7 @@ print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
 without_llm = pytest.mark.skipif(
     importlib.util.find_spec("vllm.engine.core") is None, reason="vllm.engine.core has not landed"
 )
-HEAVY = {"torch", "transformers", "triton", "numba", "tokenizers"}
+HEAVY = {"torch", "transformers", "triton", "llvmlite", "tokenizers"}
 CASES = {
     "import vllm": 0.1,
     "from vllm import LLM, SamplingParams": 0.3,

@@ -3,8 +3,8 @@
     @op(tol=Tol(f32=1e-5, bf16=2e-2), cases=CASES)
     def rms_norm(x_TE, weight_E, eps): ...            the reference; runs on any torch device
 
-    @rms_norm.kernel("numba", when=on_cpu)            in ops/cpu/rms_norm.py: one kernel, nothing else to edit
-    def rms_norm_numba(x_TE, weight_E, eps): ...
+    @rms_norm.kernel("jit", when=on_cpu)              in ops/cpu/rms_norm.py: one kernel, nothing else to edit
+    def rms_norm_jit(x_TE, weight_E, eps): ...
 
 A kernel may carry helpers that belong to it alone (`pack` of a weight, `layout` of a cache); they travel with the
 choice. `select` makes the choice once, from a Target and the names asked for; layers keep what they got, so a call

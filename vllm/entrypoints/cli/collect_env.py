@@ -14,7 +14,9 @@ from vllm.version import __version__
 NAMES = ("collect-env",)
 HELP = "print the environment for a bug report"
 
-_PACKAGES = "torch transformers tokenizers safetensors huggingface_hub numpy numba msgspec pydantic llguidance triton"
+_PACKAGES = (
+    "torch transformers tokenizers safetensors huggingface_hub numpy llvmlite msgspec pydantic llguidance triton"
+)
 _SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD")
 
 

@@ -1,0 +1,113 @@
+"""The kernel language itself: its mathematics against float64, threads, and life without it."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytest.importorskip("llvmlite")
+from vllm.ops.cpu import mathlib
+from vllm.ops.cpu.jit import kernel
+from vllm.ops.cpu.lang import W
+
+FUNCTIONS = {
+    "exp": (mathlib.exp, torch.exp, torch.linspace(-87, 88, 4096), 3e-7),
+    "log": (mathlib.log, torch.log, torch.logspace(-37, 38, 4096), 3e-7),
+    "log1m": (mathlib.log1m, lambda x: torch.log1p(-x), torch.logspace(-9, -0.001, 4096), 4e-7),
+    "tanh": (mathlib.tanh, torch.tanh, torch.linspace(-12, 12, 4096), 5e-7),
+}
+
+
+@kernel("x:f32* out:f32* n")
+def _map(k, x, out, n, name):
+    for i in k.range(0, n, W):
+        (out + i).store(FUNCTIONS[name][0](k, (x + i).load(W)))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_are_right_to_a_few_ulp(name):
+    _, want, x, tolerance = FUNCTIONS[name]
+    out = torch.empty_like(x)
+    _map.get(name=name)(x.data_ptr(), out.data_ptr(), x.numel())
+    exact = want(x.double())
+    assert ((out.double() - exact).abs() <= tolerance * exact.abs() + 1e-37).all()
+
+
+def test_exp_of_minus_infinity_is_zero():
+    x, out = torch.full((16,), float("-inf")), torch.ones(16)
+    _map.get(name="exp")(x.data_ptr(), out.data_ptr(), 16)
+    assert torch.equal(out, torch.zeros(16))
+
+
+@kernel("x:f32* out:bf16* n")
+def _round(k, x, out, n):
+    for i in k.share(n // W):
+        (out + i * W).store((x + i * W).load(W))
+
+
+def test_bf16_rounds_as_torch_does():
+    words = torch.randint(-(2**31), 2**31 - 1, (1 << 16,), dtype=torch.int32)
+    x = torch.cat((words.view(torch.float32), torch.tensor([float("inf"), float("-inf"), 3.4e38, 1.00390625] * 4)))
+    out = torch.empty(x.numel(), dtype=torch.bfloat16)
+    _round.get()(x.data_ptr(), out.data_ptr(), x.numel())
+    assert torch.equal(out.nan_to_num(7.0), x.bfloat16().nan_to_num(7.0))
+
+
+@kernel("counts:i32* n")
+def _count(k, counts, n):
+    for i in k.dynamic(n):
+        (counts + i).store((counts + i).load() + 1)
+    k.barrier()
+    for i in k.share(n):
+        (counts + i).store((counts + i).load() * 2)
+
+
+def test_work_is_handed_out_once_whatever_the_number_of_threads():
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            counts = torch.zeros(1001, dtype=torch.int32)
+            _count.get()(counts.data_ptr(), 1001)
+            assert torch.equal(counts, torch.full((1001,), 2, dtype=torch.int32))
+    finally:
+        torch.set_num_threads(before)
+
+
+_PROBE = """
+import sys, torch
+{first}
+from vllm.ops.table import Target, select
+ops = select(Target("cpu", torch.bfloat16), folders=("cpu",))
+x, w = torch.randn(5, 64).bfloat16(), torch.randn(70, 64).bfloat16()
+y = ops.linear(x, ops.helper("linear", "pack")(w), None)
+want = x.double() @ w.double().T
+assert (y.double() - want).abs().max() < 0.01 * want.abs().max()
+q = ops.linear_int8(x, ops.helper("linear_int8", "pack")(w), None)
+assert (q.double() - want).norm() < 0.02 * want.norm()
+from vllm.ops.cpu.jit import features
+print(ops.names()["linear"], "avx512f" in features())
+"""
+
+
+def _probe(first: str, **environment: str) -> str:
+    from vllm.util.env import for_child
+
+    done = subprocess.run(
+        [sys.executable, "-c", _PROBE.format(first=first)],
+        env=for_child(**environment),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip()
+
+
+def test_without_the_compiler_the_references_run():
+    assert _probe("sys.modules['llvmlite'] = None") == "reference False"
+
+
+def test_a_lower_instruction_set_gives_the_same_answers():
+    assert _probe("", ONEDNN_MAX_CPU_ISA="AVX2") == "jit False"

@@ -1,0 +1,154 @@
+"""x W^T + b for bf16 and float32, one kernel for every number of tokens. T tokens, E in, O out.
+
+The weight is packed once: 16 output rows side by side, so that one step of the inner dimension is one vector load::
+
+    W [O, E]  ──▶  [O / 16, E / pair, 16, pair]      pair = 2 for bf16 (one 32-bit word), 1 for float32
+
+Measured against oneDNN (two Zen 4 cores): 1.4x its prepacked speed at 1 to 8 tokens, equal at 256. The order of adding
+of an output does not depend on the other tokens (`tiles.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from vllm.ops.cpu import memory
+from vllm.ops.cpu.jit import available, features, kernel, num_threads
+from vllm.ops.cpu.tiles import PER_WORD, WORD, multiply, row_tiles
+from vllm.ops.linear import linear
+from vllm.ops.table import Target
+
+SLAB = 192
+"""Tokens that pass a column panel before another thread may take the panel's next tokens."""
+NAMES_OF = {torch.bfloat16: "bf16", torch.float32: "f32"}
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A weight [O, E] in blocks of 16 rows; the last block is filled up with zero rows."""
+
+    data: torch.Tensor
+    """[ceil(O / 16), E / pair, 16 * pair]"""
+    rows: int
+    inner: int
+
+
+def _here(target: Target) -> bool:
+    return target.device == "cpu" and available() and target.dtype in NAMES_OF
+
+
+@kernel("w:i32* out:i32* rows words")
+def _pack_rows(k, w, out, rows, words):
+    """[rows, words] -> [rows / 16, words, 16], missing rows as zeros."""
+    for block in k.dynamic((rows + 15) // 16):
+        for i in k.range(0, words, 16):
+            inside = k.minimum(words - i, k.const(16))
+            lines = []
+            for j in range(16):
+                there = (block * 16 + j < rows).where(inside, k.const(0))
+                row = (block * 16 + j < rows).where(block * 16 + j, k.const(0))
+                lines.append((w + row * words + i).load_part(16, there))
+            lines = _transpose(k, lines)
+            for j in range(16):
+                with k.when(k.const(j) < inside):
+                    (out + (block * words + i + j) * 16).store(lines[j])
+
+
+def _transpose(k, lines):
+    """16 vectors of 16 words, rows for columns."""
+    for half in (8, 4, 2, 1):
+        low = [j if j % (2 * half) < half else 16 + j - half for j in range(16)]
+        high = [j + half if j % (2 * half) < half else 16 + j for j in range(16)]
+        new = list(lines)
+        for j in range(16):
+            if not j & half:
+                new[j] = k.shuffle(lines[j], lines[j + half], low)
+                new[j + half] = k.shuffle(lines[j], lines[j + half], high)
+        lines = new
+    return lines
+
+
+@kernel("x:X* w:X* bias:f32* out:O* tokens rows words panels slab")
+def _linear(k, x, w, bias, out, tokens, rows, words, panels, slab, X, O, T, blocks, heights, with_bias):  # noqa: E741
+    """`panels` column panels of `blocks` 16-row blocks each, times slabs of tokens; a last panel may be partial."""
+    slabs = (tokens + slab - 1) // slab
+    full = rows // (16 * blocks)
+    for item in k.dynamic(panels * slabs):
+        panel, first = item // slabs, item % slabs * slab
+        last = k.minimum(first + slab, tokens)
+        with k.choose(panel < full) as (whole, partial):
+            with whole:
+                _panel(k, T, x, w, bias, out, first, last, rows, words, panel * 16 * blocks, blocks, heights, with_bias)
+            with partial:
+                for col in k.range(panel * 16 * blocks, rows, 16):
+                    _panel(k, T, x, w, bias, out, first, last, rows, words, col, 1, (heights[-2], 1), with_bias, True)
+
+
+def _panel(k, dtype, x, w, bias, out, first, last, rows, words, col, blocks, heights, with_bias, edge=False):
+    start = first
+    for height in heights:
+        end = last - (last - start) % height
+        for t in k.range(start, end, height):
+            accs = [[k.var(k.f32(0.0, 16)) for _ in range(blocks)] for _ in range(height)]
+            xs = [x + (t + r) * words for r in range(height)]
+            ws = [w + (col + 16 * c) * words for c in range(blocks)]
+            multiply(k, dtype, xs, ws, accs, words)
+            for r in range(height):
+                for c in range(blocks):
+                    y = accs[r][c].v
+                    if with_bias:
+                        y = y + (bias + col + 16 * c).load(16)
+                    place = out + (t + r) * rows + col + 16 * c
+                    if edge:
+                        place.store_part(y, rows - col)
+                    else:
+                        place.store(y)
+        start = end
+
+
+def pack(weight_OE: torch.Tensor) -> object:
+    """The packed weight, or the weight itself where this kernel has no form for it (odd inner size)."""
+    rows, inner = weight_OE.shape
+    dtype = NAMES_OF.get(weight_OE.dtype)
+    if dtype is None or inner % PER_WORD[dtype]:
+        return weight_OE
+    words = inner // PER_WORD[dtype]
+    data = memory.empty((-(-rows // 16), words, 16 * PER_WORD[dtype]), weight_OE.dtype)
+    weight = weight_OE.contiguous()
+    _pack_rows(weight.data_ptr(), data.data_ptr(), rows, words)
+    return Packed(data, rows, inner)
+
+
+def run(x_TE: torch.Tensor, packed: Packed, bias_O: torch.Tensor | None, out: torch.Tensor) -> None:
+    """Fill `out` [T, O] (bf16 or float32)."""
+    dtype, x = NAMES_OF[x_TE.dtype], x_TE.contiguous()
+    blocks, heights = row_tiles(features())
+    if packed.rows < 32 * blocks * num_threads():
+        blocks = 1
+    _function(dtype, NAMES_OF[out.dtype], blocks, heights, bias_O is not None)(
+        x.data_ptr(),
+        packed.data.data_ptr(),
+        0 if bias_O is None else bias_O.data_ptr(),
+        out.data_ptr(),
+        x.shape[0],
+        packed.rows,
+        packed.inner // PER_WORD[dtype],
+        -(-packed.rows // (16 * blocks)),
+        SLAB,
+    )
+
+
+def _function(dtype: str, out: str, blocks: int, heights: tuple[int, ...], with_bias: bool):
+    return _linear.get(X=WORD[dtype], O=out, T=dtype, blocks=blocks, heights=heights, with_bias=with_bias)
+
+
+@linear.kernel("jit", when=_here, pack=pack)
+def linear_jit(x_TE: torch.Tensor, packed: object, bias_O: torch.Tensor | None = None) -> torch.Tensor:
+    """As the reference; results of a token do not depend on the other tokens."""
+    if not isinstance(packed, Packed):
+        return linear(x_TE, packed, bias_O)
+    out = torch.empty(x_TE.shape[0], packed.rows, dtype=x_TE.dtype)
+    run(x_TE, packed, None if bias_O is None else bias_O.float(), out)
+    return out
