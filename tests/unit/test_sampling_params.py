@@ -166,7 +166,15 @@ def test_beam_search():
 
 @given(
     st.sampled_from(["n", "temperature", "top_p", "top_k", "min_tokens", "max_tokens", "seed", "repetition_penalty"]),
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_subnormal=False), st.text(), st.binary(), st.lists(st.integers())),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(allow_subnormal=False),
+        st.text(),
+        st.binary(),
+        st.lists(st.integers()),
+    ),
 )
 def test_anything_gives_plain_numbers_or_a_named_error(name, value):
     try:
