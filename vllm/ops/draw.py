@@ -28,7 +28,7 @@ def _shift64(x: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 def _shift32(x: torch.Tensor, bits: int) -> torch.Tensor:
-    return (x >> bits) & ((1 << (32 - bits)) - 1)
+    return (x >> bits).bitwise_and_((1 << (32 - bits)) - 1)
 
 
 def noise_keys(seeds_N: torch.Tensor, positions_N: torch.Tensor) -> torch.Tensor:
@@ -45,18 +45,18 @@ def uniform(keys_N2: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     first, second = keys_N2[:, :1], keys_N2[:, 1:]
     x = ids.to(torch.int32) * _STEP + first
     for key in (second, None):
-        x = (x ^ _shift32(x, 16)) * _LOW_A
-        x = (x ^ _shift32(x, 15)) * _LOW_B
-        x = x ^ _shift32(x, 15)
+        x.bitwise_xor_(_shift32(x, 16)).mul_(_LOW_A)
+        x.bitwise_xor_(_shift32(x, 15)).mul_(_LOW_B)
+        x.bitwise_xor_(_shift32(x, 15))
         if key is not None:
-            x = x + key
-    word = x.to(torch.int64) & 0xFFFFFFFF
-    return ((2 * word + 1).to(torch.float32) * 2.0**-33).clamp_(max=LARGEST_U)
+            x.add_(key)
+    word = x.to(torch.int64).bitwise_and_(0xFFFFFFFF)
+    return word.mul_(2).add_(1).to(torch.float32).mul_(2.0**-33).clamp_(max=LARGEST_U)
 
 
 def gumbel(keys_N2: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """Standard Gumbel noise, float32, of the shape `uniform` gives."""
-    return -torch.log(-torch.log1p(-uniform(keys_N2, ids)))
+    return uniform(keys_N2, ids).neg_().log1p_().neg_().log_().neg_()
 
 
 @op(tol=Tol(f32=0.0), cases=CASES)
@@ -69,7 +69,7 @@ def draw(logits_NV: torch.Tensor, keys_N2: torch.Tensor, ids_NV: torch.Tensor | 
         best = (logits_NV + gumbel(keys_N2, ids_NV)).argmax(-1, keepdim=True)
         return ids_NV.gather(-1, best).squeeze(-1)
     out = torch.empty(logits_NV.shape[0], dtype=torch.int64, device=logits_NV.device)
-    ids = torch.arange(logits_NV.shape[1], device=logits_NV.device)
-    for n in range(logits_NV.shape[0]):  # why: line by line the noise stays in the processor's cache
-        out[n] = (logits_NV[n] + gumbel(keys_N2[n : n + 1], ids)[0]).argmax()
+    for n, line in enumerate(logits_NV):  # why: line by line the noise stays in the processor's cache
+        ids = (line > line.max() - NOISE_SPAN).nonzero()[:, 0]
+        out[n] = ids[(line[ids] + gumbel(keys_N2[n : n + 1], ids)[0]).argmax()]
     return out
