@@ -43,7 +43,7 @@ class Tokenizer:
         self.padding_side = str(files.config.get("padding_side") or "right")
         self.truncation_side = str(files.config.get("truncation_side") or "right")
         self.chat_template: str | dict[str, str] | None = _only(files.chat_templates)
-        self.chat_renderer: Callable[..., Any] | None = None  # set by chat.tokenizer.with_chat
+        self.chat_renderer: Callable[..., Any] | None = None  # set by chat.template.with_chat
         self._named = dict(files.named)
         self._vocab: dict[str, int] | None = None
 
@@ -306,7 +306,7 @@ class Tokenizer:
 
     def apply_chat_template(self, conversation: Any, tools: Any = None, **options: Any) -> Any:
         """Render messages; `tokenize=True` (the default) gives ids, False gives text. Needs chat's renderer."""
-        assert self.chat_renderer is not None, "load this tokenizer through vllm.chat.tokenizer"
+        assert self.chat_renderer is not None, "vllm.chat.with_chat was not called"
         return self.chat_renderer(self, conversation, tools=tools, **options)
 
     def get_chat_template(self, chat_template: str | None = None, tools: Any = None) -> str:
