@@ -125,6 +125,7 @@ def make_executor(plan: Plan, described: Described) -> Executor:
 
 def load_tokenizer(args: "EngineArgs", folder: Path) -> Any:
     """The model's tokenizer, or the one that `tokenizer` names."""
+    from vllm.chat.template import with_chat
     from vllm.tokenizer.load import load
 
     where = folder
@@ -132,7 +133,7 @@ def load_tokenizer(args: "EngineArgs", folder: Path) -> Any:
         from vllm.loading.resolve import resolve_model
 
         where = resolve_model(args.tokenizer, revision=args.tokenizer_revision, token=args.hf_token, weights=False)
-    return load(where, mode=args.tokenizer_mode, trust_remote_code=args.trust_remote_code)
+    return with_chat(load(where, mode=args.tokenizer_mode, trust_remote_code=args.trust_remote_code))
 
 
 def decoder_maker(tokenizer: Any) -> MakeDecoder | None:

@@ -3,7 +3,3 @@
 For: turning a conversation into a prompt of spans. Does not know: HTTP, the engine, torch. Invariant: a
 template can compute nothing but text. Called by: entrypoints.
 """
-
-from vllm.chat.template import render, with_chat
-
-__all__ = ["render", "with_chat"]

@@ -173,7 +173,7 @@ class LLM:
         return tokenizer
 
     def _render(self, messages: Messages, **options: Any) -> TypedPrompt:
-        from vllm.chat import render
+        from vllm.chat.template import render
 
         tokenizer = self._tokenizer()
         text = render(tokenizer, messages, **options)

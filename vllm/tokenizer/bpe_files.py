@@ -1,6 +1,6 @@
 """A byte-level BPE tokenizer from vocab.json and merges.txt, as GPT-2 and OPT folders ship it.
 
-Does not know: special tokens (tokenizer/loader adds them). Callers: tokenizer/load.
+Does not know: special tokens (tokenizer/load adds them). Callers: tokenizer/load.
 """
 
 from __future__ import annotations

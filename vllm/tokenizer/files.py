@@ -3,7 +3,7 @@
     tokenizer_config.json  >  special_tokens_map.json  >  ids in config.json       (who wins for bos, eos, ...)
     chat_template.jinja  >  chat_templates/ and additional_chat_templates/  >  tokenizer_config.json  (per name)
 
-Does not know: vocabularies, the `tokenizers` library. Invariant: no code of the folder runs. Callers: tokenizer/loader.
+Does not know: vocabularies, the `tokenizers` library. Invariant: no code of the folder runs. Callers: tokenizer/load.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Importing transformers costs seconds, so this module is imported only when nothing else fits. Most kinds come back as a
 `tokenizers` object, which the rest of the room then treats like any other; pure Python ones are wrapped.
-Callers: tokenizer/loader.
+Callers: tokenizer/load.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ import pytest
 
 from tests.support.chat_templates import ALL, CHATML, HEADERS, INST, TURNS
 from tests.support.tokenizer_zoo import byte_level, save
-from vllm.chat import render, with_chat
 from vllm.chat.messages import reads_parts
+from vllm.chat.template import render, with_chat
 from vllm.errors import ChatTemplateError, RefusedError
-from vllm.tokenizer import load
+from vllm.tokenizer.load import load
 
 TOOLS = [
     {

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.support.tokenizer_zoo import KINDS, TEXT, save
 from vllm.tokenizer.detokenizer import Detokenizer
-from vllm.tokenizer.loader import load
+from vllm.tokenizer.load import load
 from vllm.tokenizer.stop import StopChecker
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.tokenizer_zoo import KINDS, byte_fallback, byte_level, save, save_bpe_files, word_piece
 from vllm.errors import TokenizerError, ValidationError
-from vllm.tokenizer.loader import load
+from vllm.tokenizer.load import load
 
 SAMPLES = [
     "Hello world",
@@ -238,7 +238,7 @@ def test_remote_code_is_not_run(tmp_path):
 def test_neither_torch_nor_transformers_is_imported(tmp_path):
     folder = save(byte_level(), tmp_path)
     code = (
-        "import sys; from vllm.tokenizer.loader import load; from vllm.tokenizer.detokenizer import Detokenizer; "
+        "import sys; from vllm.tokenizer.load import load; from vllm.tokenizer.detokenizer import Detokenizer; "
         f"t = load({str(folder)!r}); Detokenizer(t).append(t.encode('Hello')); "
         "print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
     )
