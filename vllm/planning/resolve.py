@@ -22,6 +22,7 @@ from vllm.util.arith import human_bytes
 _DTYPES = {"half": "float16", "float": "float32"}
 _FIXED_BYTES = {"cpu": 200 << 20, "cuda": 1 << 30}
 _BLOCK_SIZE = 64
+_SMALL_WEIGHTS = 64 << 20
 _USUAL_LEN = 1024
 """Tokens per sequence that the default CPU cache is made for."""
 
@@ -59,7 +60,7 @@ def resolve(
         max_num_batched_tokens=scheduler.max_num_batched_tokens,
         max_model_len=scheduler.max_model_len,
         deterministic=args.deterministic,
-        num_threads=device.num_cores,
+        num_threads=_num_threads(weights, device, chosen),
         quantization=_quantization(args, device, chosen),
         logprobs_mode=args.logprobs_mode,
         max_logprobs=args.max_logprobs,
@@ -111,6 +112,18 @@ def _quantization(args: EngineArgs, device: DeviceFacts, chosen: _Choices) -> st
     if not device.int8:
         chosen.note("quantization", said, "this CPU has no VNNI instructions, so int8 saves memory but is slow")
     return said
+
+
+def _num_threads(weights: int, device: DeviceFacts, chosen: _Choices) -> int:
+    """CPU threads of one worker. OMP_NUM_THREADS wins; a network of a few megabytes is faster without company."""
+    asked = env.number("OMP_NUM_THREADS")
+    if asked:
+        return max(1, int(asked))
+    if device.kind == "cpu" and weights < _SMALL_WEIGHTS:
+        # why: its kernels last microseconds, and a thread that waits for another's time slice waits milliseconds
+        chosen.note("threads", 1, f"the weights are only {human_bytes(weights)}")
+        return 1
+    return device.num_cores
 
 
 def _check_split(decoder: Decoder, tp: int, pp: int) -> None:
