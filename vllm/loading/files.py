@@ -1,47 +1,64 @@
-"""Which files of a folder hold the weights, and all their tensors.
+"""Which files of a folder hold the weights, and which files of a hub's listing are wanted at all. No torch, no network.
 
 safetensors before `.bin`; an index file before a search, since a folder may hold the same weights twice (Mistral ships
-`consolidated*`). Does not know our names. Called by: loader.
+`consolidated*`). Does not know what is in the files. Called by: readers, cache layout, hub.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 
 from vllm.errors import ModelLoadError, ModelNotFoundError
-from vllm.loading.readers import pickled, safetensors
-from vllm.loading.readers.source import Source
 
-_KINDS: dict[str, tuple[str, tuple[str, ...], Callable[[Path], list[Source]]]] = {
-    "safetensors": ("model.safetensors", ("*.safetensors",), safetensors.open_file),
-    "pt": ("pytorch_model.bin", ("*.bin", "*.pt", "*.pth"), pickled.open_file),
-}
-_NOT_WEIGHTS = ("training_args", "optimizer", "scheduler", "consolidated", "rng_state", "adapter_model")
+KINDS = {"safetensors": ("model.safetensors", (".safetensors",)), "pt": ("pytorch_model.bin", (".bin", ".pt", ".pth"))}
+_NOT_WEIGHTS = ("training_args", "optimizer", "scheduler", "rng_state", "adapter_model")
+_SIDE = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm", ".vocab")
 
 
-def open_folder(folder: Path, load_format: str = "auto") -> list[Source]:
-    """Every tensor of the checkpoint in `folder`. `load_format`: auto, safetensors or pt."""
-    kinds = list(_KINDS) if load_format == "auto" else [load_format]
-    for kind in kinds:
-        if kind not in _KINDS:
-            raise ModelLoadError(f"load_format {kind!r} is not known; known are auto, {', '.join(_KINDS)}, dummy")
-        files = weight_files(folder, kind)
-        if files:
-            return _unique([s for file in files for s in _KINDS[kind][2](file)])
-    wanted = " or ".join(pattern for kind in kinds for pattern in _KINDS[kind][1])
-    raise ModelNotFoundError(f"{folder} holds no weights ({wanted}); load_format='dummy' runs without any")
+def kinds_of(load_format: str) -> list[str]:
+    """The kinds of files to look for, in order."""
+    if load_format in ("auto", "hf"):
+        return list(KINDS)
+    if load_format not in KINDS:
+        raise ModelLoadError(f"load_format {load_format!r} is not known; known are auto, {', '.join(KINDS)}, dummy")
+    return [load_format]
 
 
 def weight_files(folder: Path, kind: str) -> list[Path]:
-    """Files of one kind that make the checkpoint, sorted; [] when there are none."""
-    single, patterns, _ = _KINDS[kind]
+    """Files of one kind that make the checkpoint, sorted; [] when there are none.
+
+    Raises ModelNotFoundError when some are named but not there (an unfinished download, a broken link).
+    """
+    single, endings = KINDS[kind]
     index = folder / f"{single}.index.json"
     if index.is_file():
         return _from_index(folder, index)
-    if (folder / single).exists() or (folder / single).is_symlink():
-        return [_present(folder / single)]
-    found = sorted({p for pattern in patterns for p in folder.glob(pattern)})
-    return [_present(p) for p in found if not p.name.startswith(_NOT_WEIGHTS)]
+    names = sorted(p.name for p in folder.iterdir() if p.name.endswith(endings))
+    return [_present(folder / name) for name in pick_weights(names, kind)]
+
+
+def pick_weights(names: Iterable[str], kind: str) -> list[str]:
+    """Of the file names of a folder, those that hold its weights in one kind of file."""
+    single, endings = KINDS[kind]
+    usual = single.partition(".")[0]
+    found = [n for n in names if n.endswith(endings) and "/" not in n and not n.startswith(_NOT_WEIGHTS)]
+    if single in found:
+        return [single]
+    # why: `consolidated*` is the same model once more, in its maker's own layout and names
+    return [n for n in found if n.startswith(f"{usual}-")] or [n for n in found if not n.startswith("consolidated")]
+
+
+def wanted(names: Iterable[str], weights: bool = True, load_format: str = "auto") -> list[str]:
+    """Files to fetch out of a hub's listing: config, tokenizer and, with `weights`, one kind of weight files."""
+    names = sorted(names)
+    side = [n for n in names if "/" not in n and n.endswith(_SIDE) and not n.endswith(".index.json")]
+    if not weights or load_format == "dummy":
+        return side
+    for kind in kinds_of(load_format):
+        found = pick_weights(names, kind)
+        if found:
+            return side + found + [n for n in names if n == f"{KINDS[kind][0]}.index.json"]
+    return side
 
 
 def _from_index(folder: Path, index: Path) -> list[Path]:
@@ -66,12 +83,3 @@ def _present(path: Path) -> Path:
     if not path.exists():
         raise ModelNotFoundError(f"{path} is a link to a file that does not exist; fetch the model again")
     return path
-
-
-def _unique(sources: list[Source]) -> list[Source]:
-    seen: dict[str, Source] = {}
-    for s in sources:
-        if s.name in seen:
-            raise ModelLoadError(f"tensor {s.name!r} is both in {seen[s.name].file} and in {s.file}")
-        seen[s.name] = s
-    return sources

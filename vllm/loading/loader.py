@@ -15,8 +15,8 @@ import torch
 
 from vllm.errors import ModelLoadError
 from vllm.loading import dummy
-from vllm.loading.files import open_folder
 from vllm.loading.match import Match, Matcher
+from vllm.loading.readers.folder import open_folder
 from vllm.loading.readers.source import Source
 from vllm.loading.unpack import UNPACK
 from vllm.parts.checkpoint import Weights

@@ -1,7 +1,7 @@
 """PyTorch `.bin` / `.pt` files, opened with weights_only: a pickle that wants to run code is refused.
 
 Does not know names or shapes of ours. Invariant: nothing but tensors and plain containers is ever built from a file.
-Called by: loading.files.
+Called by: readers.folder.
 """
 
 import pickle

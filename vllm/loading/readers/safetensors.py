@@ -2,7 +2,7 @@
 
 Every tensor is a view of the mapping, so a rank that needs half of a tensor touches half of its bytes. Does not know
 names or shapes of ours. Invariant: the header is checked against the size of the file before any tensor is read, so a
-truncated or damaged file is one sentence. Called by: loading.files.
+truncated or damaged file is one sentence. Called by: readers.folder.
 """
 
 import json
