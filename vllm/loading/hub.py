@@ -116,7 +116,7 @@ def _no_access(repo: str, endpoint: str, has_token: bool) -> str:
     )
     return (
         f"{repo} cannot be read: it is gated or private (or does not exist), and {token}. For a gated model accept its "
-        f"licence first, at {endpoint}/{repo}. Without access: a local folder, or the built-in model (leave `model` out)."
+        f"licence first, at {endpoint}/{repo}. Without access: a local folder, or the built-in model (no `model`)."
     )
 
 
