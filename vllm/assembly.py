@@ -8,6 +8,7 @@ Called by: entrypoints.
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,12 +27,14 @@ from vllm.protocol.executor import Executor
 from vllm.protocol.facts import DeviceFacts
 from vllm.sampling_params import SamplingParams
 from vllm.util import env
+from vllm.util.arith import human_bytes
 from vllm.util.log import get_logger
 
 if TYPE_CHECKING:
     from vllm.config.args import EngineArgs
 
 _log = get_logger(__name__)
+_TOLD = ("dtype", "max_model_len", "quantization")
 
 
 @dataclass(slots=True)
@@ -59,8 +62,7 @@ def assemble(args: "EngineArgs") -> Assembled:
     tokenizer = None if args.skip_tokenizer_init else load_tokenizer(args, folder)
     generation = generation_config(args, folder)
     executor = make_executor(plan, described)
-    for knob, value, why in plan.choices:
-        _log.debug("%s = %s: %s", knob, value, why)
+    announce(plan)
     limits = Limits(described.decoder.vocab, plan.scheduler.max_model_len, args.max_logprobs)
     return Assembled(
         engine=Engine(plan.scheduler, plan.kv, executor),
@@ -74,6 +76,15 @@ def assemble(args: "EngineArgs") -> Assembled:
         default_sampling=default_sampling(args, generation),
         seed=args.seed,
     )
+
+
+def announce(plan: Plan) -> None:
+    """One line of what runs, and of each automatic choice what and why: dtype for everybody, the rest for debugging."""
+    worker = plan.worker
+    where = f"{plan.architecture} ({plan.num_parameters:,} parameters) as {worker.dtype} on {worker.device}"
+    _log.info("%s, context %d, KV cache %s", where, plan.scheduler.max_model_len, human_bytes(plan.memory.kv))
+    for knob, value, why in plan.choices:
+        _log.log(logging.INFO if knob in _TOLD else logging.DEBUG, "%s = %s: %s", knob, value, why)
 
 
 def find_folder(args: "EngineArgs") -> Path:

@@ -5,6 +5,7 @@ know: scheduling, devices, HTTP. Invariant: text, token_ids and logprobs of an o
 string is never shown in part unless the text goes on. Called by: entrypoints, once per SequenceUpdate.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -74,7 +75,8 @@ class Delivery:
             self._prompt_logprobs = [None] * len(taken.prompt_token_ids)
         self._num_cached: int | None = None
         self.error: str | None = None
-        self.metrics = RequestStateStats(arrival_time=0.0)
+        arrived = taken.request.arrival
+        self.metrics = RequestStateStats(arrival_time=time.time() - (time.monotonic() - arrived), queued_ts=arrived)
 
     @property
     def finished(self) -> bool:
@@ -96,8 +98,19 @@ class Delivery:
             stream.finish_reason, stream.stop_reason = update.finish_reason, update.stop_reason
             self.error = update.error or self.error
             self._flush(stream)
-        self.metrics.num_generation_tokens += len(update.token_ids)
+        self._time(update)
         return self._output(update.index), stopped_here and update.finish_reason is None
+
+    def _time(self, update: SequenceUpdate) -> None:
+        """Note when the request was first scheduled, and its first and latest token."""
+        m = self.metrics
+        m.num_generation_tokens += len(update.token_ids)
+        m.scheduled_ts = m.scheduled_ts or update.scheduled_at
+        if update.token_ids:
+            if not m.first_token_ts:
+                m.first_token_ts = update.emitted_at
+                m.first_token_latency = update.emitted_at - m.queued_ts
+            m.last_token_ts = update.emitted_at
 
     def abort(self) -> RequestOutput:
         """The request was cancelled: every open sequence ends here."""
