@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.opt_folder import cache_layout, write_opt
 
-SCRIPT = '''
+SCRIPT = """
 from vllm import LLM, SamplingParams
 prompts = {prompts}
 sampling_params = SamplingParams({params})
@@ -18,7 +18,7 @@ for {loop}:
     prompt = output.prompt
     generated_text = output.outputs[0].text
     print(f"Prompt: {{prompt!r}}, Generated text: {{generated_text!r}}")
-'''
+"""
 ENGLISH = [
     "Hello, my name is",
     "The president of the United States is",

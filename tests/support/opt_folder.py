@@ -8,7 +8,9 @@ import json
 import os
 from pathlib import Path
 
-WORDS = "Hello, my name is The president of the United States is The capital of France is The future of AI is a b c " * 40
+WORDS = (
+    "Hello, my name is The president of the United States is The capital of France is The future of AI is a b c " * 40
+)
 
 
 def write_opt(folder: Path, *, prefix: str = "model.", hidden: int = 768, layers: int = 12, seed: int = 0) -> Path:
