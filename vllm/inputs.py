@@ -11,6 +11,7 @@ and plain int ids >= 0; errors name the index of the offending prompt. Callers: 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NotRequired, TypeAlias, TypedDict
 
 from vllm.errors import PromptError, check_int, nearest, quoted
@@ -61,6 +62,33 @@ class DataPrompt(TypedDict):
 
     data: Any
     data_format: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoRARequest:
+    """Which adapter a request wants: a name of your own, an id >= 1 that stands for it, and its folder."""
+
+    lora_name: str
+    lora_int_id: int
+    lora_path: str = ""
+    base_model_name: str | None = None
+    load_inplace: bool = False
+    is_3d_lora_weight: bool = False
+
+    def __post_init__(self) -> None:
+        check_int("lora_int_id", self.lora_int_id, 1, 2**31 - 1)
+
+    @property
+    def adapter_id(self) -> int:
+        return self.lora_int_id
+
+    @property
+    def name(self) -> str:
+        return self.lora_name
+
+    @property
+    def path(self) -> str:
+        return self.lora_path
 
 
 TypedPrompt: TypeAlias = TextPrompt | TokensPrompt | EmbedsPrompt

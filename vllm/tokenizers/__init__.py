@@ -1,0 +1,5 @@
+"""Facade: keeps `from vllm.tokenizers import get_tokenizer` alive."""
+
+from vllm.util.facade import forward
+
+__getattr__ = forward(__name__, {"get_tokenizer": "vllm.entrypoints.helpers"})

@@ -1,0 +1,1 @@
+"""Facade: holds import paths of vLLM; nothing lives here."""
