@@ -137,10 +137,12 @@ def make_executor(plan: Plan, described: Described) -> Executor:
 def load_tokenizer(args: "EngineArgs", folder: Path) -> Any:
     """The model's tokenizer, or the one that `tokenizer` names."""
     from vllm.chat.template import with_chat
-    from vllm.tokenizer.load import load
+    from vllm.tokenizer.load import has_tokenizer, load
 
     where = folder
-    if args.tokenizer is not None:
+    if args.tokenizer is not None and has_tokenizer(args.tokenizer):
+        where = Path(args.tokenizer)  # a tokenizer alone: no config.json is wanted
+    elif args.tokenizer is not None:
         from vllm.loading.resolve import resolve_model
 
         where = resolve_model(args.tokenizer, revision=args.tokenizer_revision, token=args.hf_token, weights=False)

@@ -184,7 +184,8 @@ def test_continuous_integration_runs_a_cpu_torch():
 
 
 def test_every_room_has_a_door():
-    rooms = sorted(path.parent for path in (ROOT / "vllm").glob("*/__init__.py"))
+    doors = sorted((ROOT / "vllm").glob("*/__init__.py"))
+    rooms = [path.parent for path in doors if not path.read_text("utf-8").startswith('"""Facade:')]
     assert len(rooms) > 20
     for room in rooms:
         text = (room / "README.md").read_text("utf-8")

@@ -24,15 +24,14 @@ def get_tokenizer(
     **overrides: Any,
 ) -> Tokenizer:
     """The tokenizer of a folder or hub id, able to apply chat templates; `overrides` as in tokenizer_config.json."""
-    del args, download_dir
+    del args
     from vllm.chat.template import with_chat
-    from vllm.tokenizer.load import load
+    from vllm.loading.resolve import resolve_model
+    from vllm.tokenizer.load import has_tokenizer, load
 
-    folder = Path(tokenizer_name).expanduser()
-    if not folder.exists():
-        from vllm.loading.resolve import resolve_model
-
-        folder = Path(resolve_model(str(tokenizer_name), revision=revision, weights=False))
+    folder = Path(tokenizer_name)
+    if not has_tokenizer(folder):
+        folder = resolve_model(str(tokenizer_name), revision=revision, download_dir=download_dir, weights=False)
     return with_chat(load(folder, tokenizer_mode, revision, trust_remote_code, **overrides))
 
 

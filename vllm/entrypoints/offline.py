@@ -90,7 +90,15 @@ class LLMEngine:
 
     def step(self) -> list[RequestOutput]:
         """One step of the engine; the outputs it made. Raises EngineGenerateError where a request failed inside."""
+        outputs, failed = self.step_apart()
+        for request_id, error in failed.items():
+            raise EngineGenerateError(f"Request {request_id} failed: {error}")
+        return outputs
+
+    def step_apart(self) -> tuple[list[RequestOutput], dict[str, str]]:
+        """One step: the outputs it made, and request id -> reason of those that failed inside."""
         outputs: list[RequestOutput] = []
+        failed: dict[str, str] = {}
         engine = self.assembled.engine
         for update in engine.step():
             delivery = self._deliveries.get(update.request_id)
@@ -101,11 +109,11 @@ class LLMEngine:
                 engine.abort(update.request_id, update.index)
             if delivery.finished:
                 del self._deliveries[update.request_id]
-            if output is not None:
-                outputs.append(output)
             if delivery.error is not None and delivery.finished:
-                raise EngineGenerateError(f"Request {update.request_id} failed: {delivery.error}")
-        return outputs
+                failed[update.request_id] = delivery.error
+            elif output is not None:
+                outputs.append(output)
+        return outputs, failed
 
     def abort_request(self, request_ids: str | Iterable[str]) -> None:
         """Drop requests; unknown ids are ignored."""

@@ -56,7 +56,7 @@ def load(
         backend = _backend(files)
         if backend is not None:
             return _finish(backend, files)
-    if not any(files.has(name) for name in _ANY_FILES) and not files.tokenizer_class:
+    if not has_tokenizer(folder) and not files.tokenizer_class:
         raise TokenizerError(
             f"{folder} has no tokenizer: none of {', '.join(_ANY_FILES)} is there. "
             "Add one of them, name another folder with tokenizer=, or pass token ids with skip_tokenizer_init=True."
@@ -68,6 +68,11 @@ def load(
 
 
 _ANY_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "vocab.txt", "spiece.model", "tekken.json")
+
+
+def has_tokenizer(folder: str | Path) -> bool:
+    """Whether a path is a folder with tokenizer files in it."""
+    return any((Path(folder).expanduser() / name).is_file() for name in _ANY_FILES)
 
 
 def _backend(files: TokenizerFiles) -> Backend | None:

@@ -1,0 +1,213 @@
+"""The engine for asyncio: `async for output in engine.generate(prompt, params, request_id)`.
+
+    event loop ── commands ──▶ one thread that owns the LLMEngine and steps it ── outputs ──▶ a queue per request
+
+The thread sleeps while there is nothing to do. Does not know: HTTP. Invariants: the LLMEngine is touched by its thread
+only; a failed request raises in its own generator and nowhere else; leaving a generator early aborts its request.
+Callers: users (vllm.v1.engine.async_llm), the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterable
+from typing import Any
+
+from vllm.config.args import EngineArgs
+from vllm.entrypoints.offline import LLMEngine
+from vllm.errors import EngineDeadError, EngineGenerateError, RefusedError
+from vllm.inputs import PromptType
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import SamplingParams
+
+_Sink = Callable[[RequestOutput | BaseException], None]
+
+
+class AsyncLLM:
+    """One model behind an event loop. Make it with `from_engine_args`; `shutdown` gives all memory back."""
+
+    def __init__(self, engine: LLMEngine) -> None:
+        self.engine = engine
+        self.model_config = engine.model_config
+        self.vllm_config = engine.vllm_config
+        self.tokenizer = engine.tokenizer
+        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._sinks: dict[str, _Sink] = {}  # the thread's own
+        self._cause: BaseException | None = None
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._run, name="vllm-engine", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def from_engine_args(cls, engine_args: EngineArgs, *_: Any, **__: Any) -> AsyncLLM:
+        """An engine for these arguments; what vLLM takes beside them (usage context, loggers) has no meaning here."""
+        return cls(LLMEngine.from_engine_args(engine_args))
+
+    # ---- the event loop's side ---------------------------------------------------------------------------------------
+
+    async def generate(
+        self,
+        prompt: PromptType,
+        sampling_params: SamplingParams,
+        request_id: str,
+        lora_request: Any = None,
+        trace_headers: Any = None,
+        priority: int = 0,
+        **options: Any,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """The outputs of one request as they come, the last with `finished` True.
+
+        Raises ValueError for a bad prompt or parameter, EngineGenerateError, EngineDeadError.
+        """
+        del trace_headers
+        if lora_request is not None:
+            raise RefusedError("lora_request: adapters are not supported yet.", field="lora_request")
+        loop = asyncio.get_running_loop()
+        inbox: asyncio.Queue[RequestOutput | BaseException] = asyncio.Queue()
+
+        def sink(item: RequestOutput | BaseException) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(inbox.put_nowait, item)
+
+        self._send(lambda: self._add(request_id, prompt, sampling_params, priority, options, sink), sink)
+        is_done = False
+        try:
+            while not is_done:
+                item = await inbox.get()
+                is_done = isinstance(item, BaseException) or item.finished
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            if not is_done:
+                self._send(lambda: self._drop(request_id))
+
+    async def abort(self, request_id: str | Iterable[str]) -> None:
+        """Drop requests; their generators end with EngineGenerateError. Unknown ids are ignored."""
+        for one in [request_id] if isinstance(request_id, str) else list(request_id):
+            self._send(lambda one=one: self._drop(one, "it was aborted"))  # type: ignore[misc]
+
+    async def get_tokenizer(self, *_: Any) -> Any:
+        """The model's tokenizer."""
+        return self.tokenizer
+
+    async def get_model_config(self) -> Any:
+        """What tools read of the model."""
+        return self.model_config
+
+    async def reset_prefix_cache(self, *_: Any) -> bool:
+        """Forget every cached prefix; False while requests still use blocks."""
+        return await self._ask(self.engine.reset_prefix_cache)  # type: ignore[no-any-return]
+
+    async def check_health(self) -> None:
+        """Raises EngineDeadError when the engine has stopped."""
+        self._check()
+
+    @property
+    def is_running(self) -> bool:
+        return self._thread.is_alive() and self._cause is None
+
+    @property
+    def is_stopped(self) -> bool:
+        return not self.is_running
+
+    @property
+    def errored(self) -> bool:
+        return self._cause is not None
+
+    @property
+    def dead_error(self) -> BaseException:
+        return EngineDeadError(f"The engine has stopped: {self._cause or 'it was shut down'}.")
+
+    def shutdown(self, *_: Any) -> None:
+        """End open requests, give all memory back. Safe to call twice."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._commands.put(None)
+            self._thread.join()
+
+    close = shutdown
+
+    def _check(self) -> None:
+        if self._is_closed or not self.is_running:
+            raise self.dead_error
+
+    def _send(self, command: Callable[[], None], sink: _Sink | None = None) -> None:
+        """Let the thread run `command`; with a `sink` it must be alive to do so."""
+        if sink is not None:
+            self._check()
+        self._commands.put(command)
+
+    async def _ask(self, question: Callable[[], Any]) -> Any:
+        """The answer of the thread."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        self._check()
+        self._commands.put(lambda: loop.call_soon_threadsafe(answer.set_result, question()) and None)
+        return await answer
+
+    # ---- the thread's side -------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        """Commands first, then a step while there is work; wait for a command while there is none."""
+        try:
+            while self._obey():
+                if self.engine.has_unfinished_requests():
+                    self._step()
+        except BaseException as error:
+            self._cause = error
+        finally:
+            for sink in self._sinks.values():
+                sink(self.dead_error)
+            self._sinks.clear()
+            self.engine.close()
+
+    def _obey(self) -> bool:
+        """Run the commands that are there (waiting for one if idle); False when it is time to end."""
+        is_idle = not self.engine.has_unfinished_requests()
+        while True:
+            try:
+                command = self._commands.get(block=is_idle)
+            except queue.Empty:
+                return True
+            if command is None:
+                return False
+            command()
+            is_idle = is_idle and not self.engine.has_unfinished_requests()
+
+    def _step(self) -> None:
+        outputs, failed = self.engine.step_apart()
+        for output in outputs:
+            sink = self._sinks.get(output.request_id)
+            if sink is not None:
+                sink(output)
+            if output.finished:
+                self._sinks.pop(output.request_id, None)
+        for request_id, reason in failed.items():
+            sink = self._sinks.pop(request_id, None)
+            if sink is not None:
+                sink(EngineGenerateError(f"Request {request_id} failed: {reason}"))
+
+    def _add(
+        self,
+        request_id: str,
+        prompt: PromptType,
+        params: SamplingParams,
+        priority: int,
+        options: dict[str, Any],
+        sink: _Sink,
+    ) -> None:
+        try:
+            self.engine.add_request(request_id, prompt, params, priority=priority, **options)
+        except Exception as error:  # why: whatever is wrong with a request is its caller's to hear
+            sink(error)
+            return
+        self._sinks[request_id] = sink
+
+    def _drop(self, request_id: str, why: str | None = None) -> None:
+        sink = self._sinks.pop(request_id, None)
+        self.engine.abort_request(request_id)
+        if sink is not None and why is not None:
+            sink(EngineGenerateError(f"Request {request_id} ended: {why}."))
