@@ -128,7 +128,7 @@ def make_executor(plan: Plan, described: Described) -> Executor:
     if plan.worker.tp_size * plan.worker.pp_size > 1:
         from vllm.executor.processes import ProcessExecutor
 
-        return ProcessExecutor(plan.worker, plan.kv, plan.load)
+        return ProcessExecutor(plan.worker, plan.kv, plan.load, described.config.raw())
     from vllm.executor.local import LocalExecutor
 
     return LocalExecutor(described.decoder, described.weights, plan.worker, plan.kv, plan.load)

@@ -17,8 +17,6 @@ class CpuPlatform:
     def prepare(self, index: int, num_threads: int) -> None:
         if num_threads > 0:
             torch.set_num_threads(num_threads)
-        # why: a denormal operand costs a hundred ordinary ones, and random weights make many
-        torch.set_flush_denormal(True)
 
     def synchronize(self, index: int) -> None:
         return None

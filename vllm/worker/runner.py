@@ -94,10 +94,22 @@ class Runner:
         self.sampler.close(row)
         self._prompt_asks.pop(row, None)
 
+    @property
+    def is_driver(self) -> bool:
+        """This rank's results are the ones to report: they hold tokens, logprobs and prompt logprobs."""
+        return self.mesh.pp.is_last and self.mesh.tp.is_first
+
     def _forward(self, planned: np.ndarray, num_query: np.ndarray) -> torch.Tensor:
-        """Hidden states [T, E] of the step."""
-        batch = gather(self.rows, planned, num_query, self._device)
-        return self.model(batch)
+        """Hidden states [T, E] of the step on the last pipeline stage; what was sent on, on others."""
+        batch, pp = gather(self.rows, planned, num_query, self._device), self.mesh.pp
+        before = None
+        if not pp.is_first:
+            shape = (batch.num_tokens, self.model.hidden_size)
+            before = pp.receive(torch.empty(shape, dtype=self.model.dtype, device=self._device), pp.rank - 1)
+        hidden = self.model(batch, before)
+        if not pp.is_last:
+            pp.send(hidden, pp.rank + 1)
+        return hidden
 
     def _sample(
         self,
@@ -132,9 +144,23 @@ class Runner:
             rows.computed[row] = rows.lens[row]
         if not where:
             return
+        self._write(counts, self._choose(lines, where, hidden), result)
+
+    def _choose(self, lines: Lines, where: list[int], hidden: torch.Tensor) -> Sampled:
+        """Tokens of the lines; the last pipeline stage chooses and tells the others (-1: the line failed)."""
+        pp = self.mesh.pp
+        if not pp.is_last:
+            tokens = torch.empty(len(where), dtype=torch.int64, device=self._device)
+            pp.broadcast(tokens, pp.size - 1)
+            failed = {n: "" for n, token in enumerate(tokens.tolist()) if token < 0}
+            return Sampled(tokens, failed=failed)
         logits = self.model.logits(hidden[torch.tensor(where, device=hidden.device)])
         sampled = self.sampler.sample(logits, lines)
-        self._write(counts, sampled, result)
+        if pp.size > 1:
+            told = sampled.tokens.clone()
+            told[list(sampled.failed)] = -1
+            pp.broadcast(told, pp.rank)
+        return sampled
 
     def _write(self, counts: list[tuple[int, int]], sampled: Sampled, result: StepResult) -> None:
         """Keep the tokens that hold: one per line, up to the first draft that was not what the target says."""
@@ -174,7 +200,7 @@ class Runner:
     def _prompt_logprobs(
         self, planned: np.ndarray, num_query: np.ndarray, hidden: torch.Tensor, result: StepResult
     ) -> None:
-        if not self._prompt_asks:
+        if not self._prompt_asks or not self.mesh.pp.is_last:
             return
         end = 0
         for row, count in zip(planned.tolist(), num_query.tolist(), strict=True):

@@ -17,6 +17,8 @@ from vllm.sampling_params import SamplingParams
 from vllm.util.arith import cdiv
 from vllm.worker.make import make_runner
 
+torch.set_num_threads(1)
+
 
 def tiny_llama(layers: int = 2, window: int | None = None, vocab: int = 97) -> Decoder:
     """A Llama of a few thousand parameters; every second layer has `window` where given."""

@@ -1,0 +1,79 @@
+"""The program of one rank: read a start message, build, say ready, then carry out plans until the pipe closes.
+
+A thread of its own reads the pipe, so that the end of the parent ends this process even while it waits for another
+rank. Started by: processes. Speaks frames on the original stdout; whatever prints goes to stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+from typing import Any
+
+from vllm.executor.frames import FrameReader, Kind, Start, frame, unpack_kv, write
+
+_Inbox = queue.SimpleQueue[tuple[Kind, Any]]
+
+
+def main() -> None:
+    """Run one rank on stdin and stdout."""
+    # why: Ctrl-C goes to the whole foreground group; the parent decides when workers end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    out = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    inbox: _Inbox = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(sys.stdin.fileno(), inbox), daemon=True).start()
+    try:
+        _, start = inbox.get()
+        runner = _build(start)
+        write(out, frame(Kind.READY, start.rank))
+        while True:
+            _, plan = inbox.get()
+            result = runner.step(plan)
+            if runner.is_driver:
+                write(out, frame(Kind.RESULT, result))
+    except BaseException as error:  # why: whatever it is, the parent must hear it before we go
+        sentence = f"{type(error).__name__}: {error}"
+        try:
+            write(out, frame(Kind.FAILED, sentence.splitlines()[0][:500]))
+        finally:
+            _log_trace()
+            os._exit(1)
+
+
+def _read(fd: int, inbox: _Inbox) -> None:
+    reader = FrameReader(fd)
+    while reader.feed():
+        for message in reader.frames():
+            inbox.put(message)
+    os._exit(0)
+
+
+def _build(start: Start) -> Any:
+    from vllm.loading.loader import load_weights
+    from vllm.parallel.mesh import connect
+    from vllm.parts.hf import HFConfig
+    from vllm.planning.describe import describe
+    from vllm.platforms.base import platform_of
+    from vllm.worker.make import make_runner
+
+    plan = start.worker
+    platform = platform_of(plan.device)
+    platform.prepare(start.rank, plan.num_threads)
+    mesh = connect(plan.tp_size, plan.pp_size, start.rank, platform.backend(), start.world)
+    described = describe(HFConfig(start.config))
+    tensors = load_weights(described.decoder, described.weights, start.load, plan)
+    return make_runner(described.decoder, tensors, plan, unpack_kv(start.kv), mesh)
+
+
+def _log_trace() -> None:
+    import traceback
+
+    traceback.print_exc(file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
