@@ -1,12 +1,11 @@
-"""Importing is free: no torch, no transformers, and a budget in milliseconds."""
+"""Importing is cheap: no torch, no transformers, and a budget in milliseconds."""
 
 import ast
 import importlib
-import importlib.util
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,6 @@ import json, sys
 {code}
 print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
 """
-without_llm = pytest.mark.skipif(
-    importlib.util.find_spec("vllm.engine.core") is None, reason="vllm.engine.core has not landed"
-)
 HEAVY = {"torch", "transformers", "triton", "llvmlite", "tokenizers"}
 CASES = {
     "import vllm": 0.1,
@@ -31,17 +27,21 @@ CASES = {
 
 
 def best_of(command, tries=5):
-    """Least wall time of `command` in seconds, and what it printed."""
+    """Least processor seconds of `command`, and what it printed.
+
+    why: importing waits for nothing, so on an idle machine this is its wall time, and on a busy one it still is the cost.
+    """
     times = []
     for _ in range(tries):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        times.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == 0, done.stderr
     return min(times), done.stdout
 
 
-@pytest.mark.parametrize("code", [pytest.param(code, marks=without_llm if "LLM" in code else ()) for code in CASES])
+@pytest.mark.parametrize("code", CASES)
 def test_import_budget(code):
     bare, _ = best_of([sys.executable, "-c", PROBE.format(code="")])
     seconds, printed = best_of([sys.executable, "-c", PROBE.format(code=code)])
@@ -56,7 +56,6 @@ def test_cli_budget(arguments):
     assert vllm.__version__ in printed or "usage: vllm" in printed
 
 
-@without_llm
 def test_every_public_name_resolves():
     for name in vllm.__all__:
         assert getattr(vllm, name) is not None
