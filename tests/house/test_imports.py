@@ -29,7 +29,7 @@ CASES = {
 def best_of(command, tries=5):
     """Least processor seconds of `command`, and what it printed.
 
-    why: importing waits for nothing, so on an idle machine this is its wall time, and on a busy one it still is the cost.
+    why: importing waits for nothing, so this is its wall time on an idle machine, and its cost on a busy one.
     """
     times = []
     for _ in range(tries):
