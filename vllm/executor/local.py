@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from vllm.loading.loader import load_weights
 from vllm.parts.checkpoint import Weights
 from vllm.parts.decoder import Decoder
+from vllm.parts.foreign import Foreign
 from vllm.protocol.kv import KVPlan
 from vllm.protocol.plan import LoadPlan, WorkerPlan
 from vllm.protocol.step import StepPlan, StepResult
 from vllm.sampling.lines import Stage
-from vllm.worker.make import make_runner
+from vllm.worker.make import make_foreign_runner, make_runner
 from vllm.worker.runner import Runner
 
 
@@ -24,7 +25,7 @@ class LocalExecutor:
 
     def __init__(
         self,
-        decoder: Decoder,
+        network: Decoder | Foreign,
         weights: Weights,
         worker_plan: WorkerPlan,
         kv_plan: KVPlan,
@@ -32,8 +33,11 @@ class LocalExecutor:
         extra_stages: Iterable[Stage] = (),
     ) -> None:
         """Load the weights and build the model. Raises ModelLoadError for a checkpoint that does not fit."""
-        tensors = load_weights(decoder, weights, load_plan, worker_plan)
-        self._start(make_runner(decoder, tensors, worker_plan, kv_plan, extra_stages=extra_stages))
+        if isinstance(network, Foreign):
+            self._start(make_foreign_runner(network, load_plan, worker_plan, kv_plan, extra_stages))
+            return
+        tensors = load_weights(network, weights, load_plan, worker_plan)
+        self._start(make_runner(network, tensors, worker_plan, kv_plan, extra_stages=extra_stages))
 
     @classmethod
     def of(cls, runner: Runner) -> LocalExecutor:

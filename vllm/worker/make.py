@@ -12,13 +12,15 @@ from fractions import Fraction
 import torch
 
 from vllm.layers.build import build, dtype_of, make_slabs
+from vllm.loading.foreign import build_foreign
 from vllm.ops.table import Kernels, Target, select
 from vllm.parallel.mesh import Mesh
 from vllm.parts.decoder import Decoder
+from vllm.parts.foreign import Foreign
 from vllm.parts.tensors import Piece, stage_layers
 from vllm.platforms.base import platform_of
 from vllm.protocol.kv import FullKV, KVGroup, KVPlan, SlidingKV
-from vllm.protocol.plan import WorkerPlan
+from vllm.protocol.plan import LoadPlan, WorkerPlan
 from vllm.sampling.lines import Stage
 from vllm.util.log import get_logger
 from vllm.worker.runner import Runner
@@ -54,6 +56,24 @@ def make_runner(
         slabs = make_slabs(kv_plan, device)
         model = build(decoder, weights, worker_plan, kv_plan, slabs, ops, mesh)
     return Runner(model, slabs, ops, worker_plan, kv_plan, mesh, extra_stages)
+
+
+def make_foreign_runner(
+    foreign: Foreign,
+    load_plan: LoadPlan,
+    worker_plan: WorkerPlan,
+    kv_plan: KVPlan,
+    extra_stages: Iterable[Stage] = (),
+) -> Runner:
+    """A runner for a network of transformers on one device; its weights are read here."""
+    device = torch.device(worker_plan.device)
+    platform_of(device).prepare(device.index or 0, worker_plan.num_threads)
+    ops = choose_kernels(worker_plan)
+    log.debug("kernels: %s", ops.names())
+    with torch.inference_mode():
+        slabs = make_slabs(kv_plan, device)
+    model = build_foreign(foreign, load_plan, worker_plan, kv_plan, slabs, ops)
+    return Runner(model, slabs, ops, worker_plan, kv_plan, extra_stages=extra_stages)
 
 
 def rank_kv_plan(plan: KVPlan, num_layers: int, mesh: Mesh) -> KVPlan:
