@@ -109,6 +109,11 @@ class GivenHidden(nn.Module):
         assert self.hidden is not None
         return self.hidden
 
+    @property
+    def decoder(self) -> GivenHidden:
+        """Some heads reach into the body for its decoder."""
+        return self
+
     def __getitem__(self, index: int) -> torch.Tensor:
         assert index == 0, "only hidden states are there"
         return self.last_hidden_state
@@ -193,7 +198,7 @@ class _Step:
     def answer(self, call: Call, batch: Batch) -> torch.Tensor:
         """[1, T, heads, v_dim]"""
         said = self._call
-        assert (call.query.shape[1], call.key.shape[1], call.window) == (said.heads, said.kv_heads, said.window), (
+        assert (call.query.shape[1], call.key.shape[1]) == (said.heads, said.kv_heads), (
             f"attention call of {type(call.module).__name__} is not the described {said.module}"
         )
         q, k, v = (x[0].transpose(0, 1).contiguous() for x in (call.query, call.key, call.value))

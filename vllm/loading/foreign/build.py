@@ -11,6 +11,7 @@ import torch
 
 from vllm.layers.build import dtype_of
 from vllm.layers.foreign import ForeignModel
+from vllm.loading.foreign.check import check_isolation
 from vllm.loading.foreign.config import parse
 from vllm.loading.foreign.skeleton import make_skeleton
 from vllm.loading.foreign.weights import fill
@@ -28,9 +29,12 @@ def build_foreign(
     slabs: list[torch.Tensor],
     ops: Kernels,
 ) -> ForeignModel:
-    """The network with its weights, ready to run. Raises ModelLoadError for a checkpoint that does not fit."""
+    """The network with its weights, ready to run. Raises ModelLoadError for a checkpoint that does not fit, RefusedError
+    for a network that fails its trial."""
     dtype, device = dtype_of(worker_plan.dtype), torch.device(worker_plan.device)
     folder, data = Path(load_plan.path), parse(foreign.config)
     whole = make_skeleton(folder, data, dtype, worker_plan.max_model_len, foreign.trust_remote_code)
     fill(whole, load_plan, dtype, device)
-    return ForeignModel(foreign, whole, worker_plan, kv_plan, slabs, ops)
+    model = ForeignModel(foreign, whole, worker_plan, kv_plan, slabs, ops)
+    check_isolation(model, foreign.architecture, kv_plan, device)
+    return model

@@ -82,8 +82,6 @@ def _check_kind(name: str, config: Any) -> None:
         raise _refused(f"{name} is an encoder-decoder, and only decoders are served.")
     if config.get_text_config() is not config and not name.endswith("ForCausalLM"):
         raise _refused(f"{name} reads more than text (images, sound), which the transformers fallback cannot feed it.")
-    if attribute(config, "is_decoder", True) is False and "is_decoder" in config.to_dict():
-        raise _refused(f"{name} is an encoder: its attention looks at later tokens too.")
     text = config.get_text_config()
     odd = sorted(set(attribute(text, "layer_types") or ()) - set(_PAGED))
     if odd:

@@ -7,6 +7,7 @@ Does not read weights. Invariant: the result is plain data. Called by: assembly,
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,8 @@ def _look(whole: nn.Module) -> _Seen:
     from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
     seen, name = _Seen(whole), type(whole).__name__
+    if whole.base_model is whole:
+        raise RefusedError(f"{name} has no body that can run without its head.", field="model")
     whole.to("meta")
     body, head, given = take_apart(whole)
     hooks = [m.register_forward_hook(seen.output) for m in body.modules() if not any(m.children())]
@@ -142,7 +145,7 @@ def _look(whole: nn.Module) -> _Seen:
 
 
 def _check_layers(whole: nn.Module, seen: _Seen, text: Any) -> None:
-    """Every layer must have called attention, with the window that config.json gives it."""
+    """Every layer must have called attention; where config.json gives it a window, it has it."""
     name, layers = type(whole).__name__, attribute(text, "num_hidden_layers")
     if not seen.calls:
         raise RefusedError(f"{name} never calls an attention function that can be replaced.", field="model")
@@ -155,8 +158,11 @@ def _check_layers(whole: nn.Module, seen: _Seen, text: Any) -> None:
     types = attribute(text, "layer_types") or ()
     if len(types) != len(seen.calls):
         return
-    for kind, call in zip(types, seen.calls, strict=True):
-        if (kind == "sliding_attention") != (call.window is not None):
+    for i, (kind, call) in enumerate(zip(types, seen.calls, strict=True)):
+        if kind == "sliding_attention" and call.window is None:
+            # why: some networks leave the window to the mask that nobody builds here
+            seen.calls[i] = replace(call, window=text.sliding_window)
+        elif kind != "sliding_attention" and call.window is not None:
             raise RefusedError(
                 f"{name} says that {call.module} is {kind} and calls attention with window {call.window}.", field="model"
             )
