@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from vllm.engine.core import Engine
 from vllm.engine.deliver import MakeDecoder, TokenText
 from vllm.engine.intake import Intake, Limits
-from vllm.errors import ModelLoadError
+from vllm.errors import ModelLoadError, RefusedError, UnknownArchitectureError
+from vllm.parts.checkpoint import Weights
 from vllm.parts.hf import HFConfig
 from vllm.planning.describe import Described, describe, read_config
 from vllm.planning.machine import cpu_facts
@@ -57,7 +58,7 @@ def assemble(args: "EngineArgs") -> Assembled:
     """Everything for one model, ready to step. Raises ValueError (errors.py) before any weight is read where it can."""
     folder = find_folder(args)
     config = override(read_config(folder), args.hf_overrides)
-    described = describe(config)
+    described = find_network(args, folder, config)
     plan = resolve(args, described.architecture, described.decoder, str(folder), stored_dtype(config), device_facts())
     tokenizer = None if args.skip_tokenizer_init else load_tokenizer(args, folder)
     generation = generation_config(args, folder)
@@ -94,6 +95,29 @@ def find_folder(args: "EngineArgs") -> Path:
     from vllm.loading.resolve import resolve_model
 
     return resolve_model(args.model, revision=args.revision, download_dir=args.download_dir, token=args.hf_token)
+
+
+def find_network(args: "EngineArgs", folder: Path, config: HFConfig) -> Described:
+    """Our description of the network, or transformers' own code where there is none. `model_impl` may insist on one."""
+    ours: ModelLoadError | None = None
+    if args.model_impl != "transformers":
+        try:
+            return describe(config)
+        except ModelLoadError as error:
+            if args.model_impl == "vllm" or not config.get("architectures"):
+                raise
+            ours = error
+    from vllm.loading.foreign.describe import describe_foreign
+
+    try:
+        foreign = describe_foreign(folder, config.raw(), trust_remote_code=args.trust_remote_code)
+    except (ModelLoadError, RefusedError):
+        if ours is None or isinstance(ours, UnknownArchitectureError):
+            raise
+        raise ours from None
+    why = "" if ours is None or isinstance(ours, UnknownArchitectureError) else f" ({ours})"
+    _log.warning("%s runs through the transformers fallback%s", foreign.architecture, why)
+    return Described(foreign.architecture, config, foreign, Weights(()))
 
 
 def override(config: HFConfig, overrides: Any) -> HFConfig:

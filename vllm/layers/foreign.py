@@ -3,9 +3,9 @@
     batch ─▶ body(input_ids [1, T], position_ids [1, T]) ─▶ hidden [T, E]
                └ every attention call ─▶ attention_function ─▶ ops.attention (call i reads and writes KV layer i)
 
-All sequences of a step lie in one row of T tokens; transformers builds no mask, because the name under which our function
-is registered has no mask function, so the op alone decides what a token may read. Does not know: how the network was
-built or loaded (loading/foreign). Invariant: the calls of a forward pass come in the described order.
+All sequences of a step lie in one row of T tokens; transformers builds no mask, because the name under which our
+function is registered has no mask function, so the op alone decides what a token may read. Does not know: how the
+network was built or loaded (loading/foreign). Invariant: the calls of a forward pass come in the described order.
 Called by: worker (the model), loading/foreign (registration, and `answering` to see the calls).
 """
 
@@ -29,7 +29,7 @@ from vllm.protocol.kv import KVPlan
 from vllm.protocol.plan import WorkerPlan
 
 ATTENTION = "vllm"
-"""Our name in transformers' registry. why: a plain word; flash, sdpa, paged| or a slash would set off its own checks."""
+"""Our name in transformers' registry. why: a plain word; flash, sdpa, paged| or a slash set off checks of its own."""
 
 
 @dataclass(slots=True)
@@ -176,8 +176,10 @@ def take_apart(whole: nn.Module) -> tuple[nn.Module, nn.Module, GivenHidden]:
 def head_logits(head: nn.Module, given: GivenHidden, hidden: torch.Tensor) -> torch.Tensor:
     """[N, E] -> [N, V] float32."""
     given.hidden = hidden[None]
+    # why: nobody reads the tokens, but some heads look at how many there are
+    ids = torch.zeros(1, hidden.shape[0], dtype=torch.int64, device=hidden.device)
     try:
-        return head(use_cache=False, return_dict=True).logits[0].float()
+        return head(input_ids=ids, use_cache=False, return_dict=True).logits[0].float()
     finally:
         given.hidden = None
 
@@ -185,14 +187,17 @@ def head_logits(head: nn.Module, given: GivenHidden, hidden: torch.Tensor) -> to
 class _Step:
     """Attention call i of a forward pass: its shape, and its place in the cache."""
 
-    def __init__(self, call: ForeignAttention, i: int, kv_plan: KVPlan, slabs: list[torch.Tensor], ops: Kernels) -> None:
+    def __init__(
+        self, call: ForeignAttention, i: int, kv_plan: KVPlan, slabs: list[torch.Tensor], ops: Kernels
+    ) -> None:
         self._group, slab = kv_plan.place(i)
         self._shape = AttentionShape(
             call.heads, call.kv_heads, call.dim, call.v_dim, call.scale, call.window, call.softcap
         )
         block_size = kv_plan.groups[self._group].block_size
         layout = ops.helper("attention", "layout")
-        self._cache = layout(slabs[slab], dtype_of(kv_plan.dtype), block_size, self._shape)
+        self._dtype = dtype_of(kv_plan.dtype)
+        self._cache = layout(slabs[slab], self._dtype, block_size, self._shape)
         self._attend, self._call = ops.attention, call
 
     def answer(self, call: Call, batch: Batch) -> torch.Tensor:
@@ -201,6 +206,8 @@ class _Step:
         assert (call.query.shape[1], call.key.shape[1]) == (said.heads, said.kv_heads), (
             f"attention call of {type(call.module).__name__} is not the described {said.module}"
         )
-        q, k, v = (x[0].transpose(0, 1).contiguous() for x in (call.query, call.key, call.value))
+        # why: a network may normalise queries and keys in float32 and leave them so; kernels want one dtype
+        q, k, v = (x[0].transpose(0, 1).to(self._dtype).contiguous() for x in (call.query, call.key, call.value))
         sinks = None if call.sinks is None else call.sinks.float()
-        return self._attend(q, k, v, self._cache, batch, batch.groups[self._group], self._shape, sinks)[None]
+        out = self._attend(q, k, v, self._cache, batch, batch.groups[self._group], self._shape, sinks)
+        return out.to(call.query.dtype)[None]

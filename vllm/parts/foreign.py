@@ -1,8 +1,8 @@
 """What the engine must know of a network that transformers computes and we do not describe: plain data, made by running
 the network once on tensors without memory (loading/foreign), read by planning before a byte is loaded.
 
-Knows neither torch nor transformers. Invariant: `calls` are the attention calls of one forward pass, in order; call i is
-layer i of the KV cache. Called by: planning, loading, layers, worker.
+Knows neither torch nor transformers. Invariant: `calls` are the attention calls of one forward pass, in order; call i
+is layer i of the KV cache. Called by: planning, loading, layers, worker.
 """
 
 from dataclasses import dataclass

@@ -10,6 +10,7 @@ from pathlib import Path
 from vllm.errors import ModelLoadError, ModelNotFoundError, UnknownArchitectureError, nearest, quoted
 from vllm.parts.checkpoint import Weights
 from vllm.parts.decoder import Decoder
+from vllm.parts.foreign import Foreign
 from vllm.parts.hf import HFConfig
 from vllm.util.catalog import Catalogue
 
@@ -22,7 +23,7 @@ class Described:
 
     architecture: str
     config: HFConfig
-    decoder: Decoder
+    decoder: Decoder | Foreign
     weights: Weights
 
 

@@ -5,13 +5,16 @@ Does not know files or devices. Invariant: weight bytes are exact. Called by: re
 
 from vllm.parts.decoder import Decoder
 from vllm.parts.ffn import MoE
+from vllm.parts.foreign import Foreign
 from vllm.parts.tensors import stage_tensors
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
-def weight_bytes(decoder: Decoder, dtype: str, tp_size: int, pp_size: int) -> int:
+def weight_bytes(decoder: Decoder | Foreign, dtype: str, tp_size: int, pp_size: int) -> int:
     """Bytes of the parameters on the rank that holds most."""
+    if isinstance(decoder, Foreign):
+        return decoder.num_parameters * ITEMSIZE[dtype]
     most = 0
     for stage in range(pp_size):
         total = 0
@@ -24,10 +27,13 @@ def weight_bytes(decoder: Decoder, dtype: str, tp_size: int, pp_size: int) -> in
     return most * ITEMSIZE[dtype]
 
 
-def activation_bytes(decoder: Decoder, dtype: str, num_tokens: int, num_lines: int, tp_size: int) -> int:
+def activation_bytes(decoder: Decoder | Foreign, dtype: str, num_tokens: int, num_lines: int, tp_size: int) -> int:
     """Bytes that a step of `num_tokens` query tokens and `num_lines` lines of logits holds at once, at most."""
-    widest = 0
-    for block in decoder.blocks:
+    if isinstance(decoder, Foreign):
+        widest, blocks = decoder.widest, ()
+    else:
+        widest, blocks = 0, decoder.blocks
+    for block in blocks:
         h, ffn = block.mixer.heads, block.ffn
         mixer = (2 * h.num + 2 * h.num_kv) * h.dim // tp_size
         if isinstance(ffn, MoE):

@@ -10,6 +10,7 @@ from vllm.config.args import EngineArgs
 from vllm.errors import CapacityError, RefusedError, ValidationError
 from vllm.kv.groups import bytes_needed, make_kv_plan, max_tokens_that_fit
 from vllm.parts.decoder import Decoder
+from vllm.parts.foreign import Foreign
 from vllm.parts.tensors import num_parameters
 from vllm.planning.memory import activation_bytes, weight_bytes
 from vllm.planning.plan import Memory, Plan
@@ -38,13 +39,21 @@ class _Choices:
 
 
 def resolve(
-    args: EngineArgs, architecture: str, decoder: Decoder, path: str, checkpoint_dtype: str, device: DeviceFacts
+    args: EngineArgs,
+    architecture: str,
+    decoder: Decoder | Foreign,
+    path: str,
+    checkpoint_dtype: str,
+    device: DeviceFacts,
 ) -> Plan:
     """The Plan for one network on devices like `device`. `checkpoint_dtype` is what config.json says of the weights."""
     chosen = _Choices()
     dtype = _dtype(args, checkpoint_dtype, device, chosen)
     tp, pp = args.tensor_parallel_size, args.pipeline_parallel_size
-    _check_split(decoder, tp, pp)
+    if isinstance(decoder, Foreign):
+        _check_foreign(args, chosen)
+    else:
+        _check_split(decoder, tp, pp)
     scheduler = _scheduler(args, decoder, device, chosen)
     weights = weight_bytes(decoder, dtype, tp, pp)
     lines = min(scheduler.max_num_seqs, scheduler.max_num_batched_tokens)
@@ -70,7 +79,7 @@ def resolve(
     )
     return Plan(
         architecture=architecture,
-        num_parameters=num_parameters(decoder),
+        num_parameters=decoder.num_parameters if isinstance(decoder, Foreign) else num_parameters(decoder),
         scheduler=scheduler,
         worker=worker,
         kv=kv,
@@ -126,6 +135,25 @@ def _num_threads(weights: int, device: DeviceFacts, chosen: _Choices) -> int:
     return device.num_cores
 
 
+def _check_foreign(args: EngineArgs, chosen: _Choices) -> None:
+    """What our own layers would do and transformers' cannot is refused."""
+    chosen.note("model_impl", "transformers", "the network's own code runs on our cache; our layers would be faster")
+    asks = (
+        ("tensor_parallel_size", args.tensor_parallel_size, args.tensor_parallel_size > 1),
+        ("pipeline_parallel_size", args.pipeline_parallel_size, args.pipeline_parallel_size > 1),
+        ("quantization", args.quantization, args.quantization not in (None, "none")),
+        ("deterministic", args.deterministic, args.deterministic),
+    )
+    for name, value, is_refused in asks:
+        if is_refused:
+            raise RefusedError(
+                f"{name}={value!r} needs an architecture that is described here; this one runs through the "
+                f"transformers fallback, on one device, as it is.",
+                field=name,
+                value=value,
+            )
+
+
 def _check_split(decoder: Decoder, tp: int, pp: int) -> None:
     """A split that cannot be made is refused with the reason."""
     if pp > len(decoder.blocks):
@@ -146,7 +174,7 @@ def _check_split(decoder: Decoder, tp: int, pp: int) -> None:
         raise ValidationError.of("tensor_parallel_size", tp, f"a divisor of the {decoder.vocab} vocabulary entries")
 
 
-def _scheduler(args: EngineArgs, decoder: Decoder, device: DeviceFacts, chosen: _Choices) -> SchedulerPlan:
+def _scheduler(args: EngineArgs, decoder: Decoder | Foreign, device: DeviceFacts, chosen: _Choices) -> SchedulerPlan:
     big = device.kind == "cuda" and device.total_bytes >= 70 << 30
     seqs = args.max_num_seqs or (1024 if big else 256)
     tokens = args.max_num_batched_tokens
@@ -188,7 +216,7 @@ def _scheduler(args: EngineArgs, decoder: Decoder, device: DeviceFacts, chosen: 
 
 def _kv_plan(
     args: EngineArgs,
-    decoder: Decoder,
+    decoder: Decoder | Foreign,
     dtype: str,
     scheduler: SchedulerPlan,
     spent: Memory,

@@ -12,7 +12,7 @@ from fractions import Fraction
 import torch
 
 from vllm.layers.build import build, dtype_of, make_slabs
-from vllm.loading.foreign import build_foreign
+from vllm.loading.foreign.build import build_foreign
 from vllm.ops.table import Kernels, Target, select
 from vllm.parallel.mesh import Mesh
 from vllm.parts.decoder import Decoder

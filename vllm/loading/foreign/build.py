@@ -29,8 +29,10 @@ def build_foreign(
     slabs: list[torch.Tensor],
     ops: Kernels,
 ) -> ForeignModel:
-    """The network with its weights, ready to run. Raises ModelLoadError for a checkpoint that does not fit, RefusedError
-    for a network that fails its trial."""
+    """The network with its weights, ready to run.
+
+    Raises ModelLoadError for a checkpoint that does not fit, RefusedError for a network that fails its trial.
+    """
     dtype, device = dtype_of(worker_plan.dtype), torch.device(worker_plan.device)
     folder, data = Path(load_plan.path), parse(foreign.config)
     whole = make_skeleton(folder, data, dtype, worker_plan.max_model_len, foreign.trust_remote_code)

@@ -1,5 +1,5 @@
-"""A network that was never described is tried once, with its real weights, before it may serve: a sequence must come out
-the same alone and whole, and in pieces beside another sequence. What keeps state elsewhere than in the cache fails.
+"""A network that nobody here described is tried once, with its real weights, before it may serve: a sequence must come
+out the same alone and whole, and in pieces beside another one. What keeps state elsewhere than in the cache fails.
 
     whole   A A A A A A
     pieces  A A A A B B B  then  B B A A
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import torch
 
-from vllm.errors import RefusedError
 from vllm.layers.foreign import ForeignModel
+from vllm.loading.foreign.config import refused
 from vllm.ops.batch import Batch, GroupBatch
 from vllm.protocol.kv import KVPlan
 from vllm.util.arith import cdiv
@@ -26,7 +26,7 @@ _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.1}
 
 @torch.inference_mode()
 def check_isolation(model: ForeignModel, name: str, kv_plan: KVPlan, device: torch.device) -> None:
-    """RefusedError when what a sequence computes depends on its neighbours or on how it is cut. Writes to free blocks."""
+    """RefusedError when a sequence depends on its neighbours or on how it is cut. Writes to blocks that nobody owns."""
     tables = _tables(kv_plan)
     if tables[-1][-1][-1] >= kv_plan.num_blocks:
         _log.debug("the pool of %d blocks is too small to try %s", kv_plan.num_blocks, name)
@@ -44,10 +44,9 @@ def check_isolation(model: ForeignModel, name: str, kv_plan: KVPlan, device: tor
         return
     error = float((pieces - whole).norm() / whole.norm().clamp_min(1e-30))
     if not error <= _TOLERANCE[model.dtype]:
-        raise RefusedError(
+        raise refused(
             f"{name} gives other results when a prompt is cut or shares a batch (they differ by {error:.0%}): it keeps "
-            f"state that is not in the paged cache, so it cannot be served.",
-            field="model",
+            f"state that is not in the paged cache, so it cannot be served."
         )
 
 
@@ -78,9 +77,7 @@ def _batch(
         slots = [ids[seq][p // size] * size + p % size for seq, p in places]
         table = [ids[seq] for seq, _, _ in asks]
         groups.append(
-            GroupBatch(
-                torch.tensor(slots, device=device), torch.tensor(table, dtype=torch.int32, device=device), size
-            )
+            GroupBatch(torch.tensor(slots, device=device), torch.tensor(table, dtype=torch.int32, device=device), size)
         )
     seq_lens = [end for _, _, end in asks]
     tokens = [(3 + 5 * p + 7 * seq) % vocab for seq, p in places]

@@ -31,10 +31,7 @@ def make_config(folder: Path, data: dict[str, Any], trust_remote_code: bool) -> 
     model_type, auto_map = data.get("model_type"), data.get("auto_map") or {}
     if "quantization_config" in data:
         method = (data["quantization_config"] or {}).get("quant_method", "unknown")
-        raise RefusedError(
-            f"The checkpoint is quantized ({quoted(method)}), which the transformers fallback does not read.",
-            field="model_impl",
-        )
+        raise refused(f"The checkpoint is quantized ({quoted(method)}), which the transformers fallback does not read.")
     try:
         if trust_remote_code and "AutoConfig" in auto_map:
             kind = type(AutoConfig.from_pretrained(folder, trust_remote_code=True))
@@ -71,7 +68,7 @@ def model_class(folder: Path, config: Any, data: dict[str, Any], trust_remote_co
         if theirs is None:
             raise _unknown(data)
         if not name.endswith(("ForCausalLM", "LMHeadModel")):
-            raise _refused(f"{name} does not generate text (it is not a causal language model).")
+            raise refused(f"{name} does not generate text (it is not a causal language model).")
         return theirs
     return found
 
@@ -79,15 +76,15 @@ def model_class(folder: Path, config: Any, data: dict[str, Any], trust_remote_co
 def _check_kind(name: str, config: Any) -> None:
     """Refuse what is no decoder over text."""
     if attribute(config, "is_encoder_decoder", False):
-        raise _refused(f"{name} is an encoder-decoder, and only decoders are served.")
+        raise refused(f"{name} is an encoder-decoder, and only decoders are served.")
     if config.get_text_config() is not config and not name.endswith("ForCausalLM"):
-        raise _refused(f"{name} reads more than text (images, sound), which the transformers fallback cannot feed it.")
+        raise refused(f"{name} reads more than text (images, sound), which the transformers fallback cannot feed it.")
     text = config.get_text_config()
     odd = sorted(set(attribute(text, "layer_types") or ()) - set(_PAGED))
     if odd:
-        raise _refused(
-            f"{name} has layers of type {', '.join(odd)}; the transformers fallback runs only layers that attend to all "
-            f"earlier tokens or to a sliding window."
+        raise refused(
+            f"{name} has layers of type {', '.join(odd)}; the transformers fallback runs only layers that attend to "
+            f"all earlier tokens or to a sliding window."
         )
 
 
@@ -105,7 +102,8 @@ def _unknown(data: dict[str, Any]) -> UnknownArchitectureError:
     )
 
 
-def _refused(why: str) -> RefusedError:
+def refused(why: str) -> RefusedError:
+    """The refusal of a model, with the reason in one sentence."""
     return RefusedError(why, field="model")
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from vllm.errors import RefusedError
 from vllm.layers.foreign import Call, answering, head_logits, take_apart
-from vllm.loading.foreign.config import attribute, in_one_line
+from vllm.loading.foreign.config import attribute, in_one_line, refused
 from vllm.loading.foreign.skeleton import make_skeleton
 from vllm.parts.foreign import Foreign, ForeignAttention
 
@@ -97,16 +97,16 @@ class _Seen:
         if causal is None:
             causal = attribute(call.module, "is_causal", True)
         if causal is False:
-            raise RefusedError(f"{where} attends to later tokens too, so it is no decoder.", field="model")
+            raise refused(f"{where} attends to later tokens too, so it is no decoder.")
         if call.mask is not None:
-            raise RefusedError(f"{where} makes an attention mask of its own, which a paged cache ignores.", field="model")
+            raise refused(f"{where} makes an attention mask of its own, which a paged cache ignores.")
         if call.query.shape[2] != call.key.shape[2]:
-            raise RefusedError(f"{where} attends to more than the tokens it is given.", field="model")
+            raise refused(f"{where} attends to more than the tokens it is given.")
         if call.query.shape[1] % call.key.shape[1]:
-            raise RefusedError(f"{where} has query heads that its key heads do not divide.", field="model")
+            raise refused(f"{where} has query heads that its key heads do not divide.")
         for name, value in call.rest.items():
             if isinstance(value, torch.Tensor) and name not in _HARMLESS:
-                raise RefusedError(f"{where} gives attention a {name!r}, which a paged cache ignores.", field="model")
+                raise refused(f"{where} gives attention a {name!r}, which a paged cache ignores.")
 
 
 def _look(whole: nn.Module) -> _Seen:
@@ -115,7 +115,7 @@ def _look(whole: nn.Module) -> _Seen:
 
     seen, name = _Seen(whole), type(whole).__name__
     if whole.base_model is whole:
-        raise RefusedError(f"{name} has no body that can run without its head.", field="model")
+        raise refused(f"{name} has no body that can run without its head.")
     whole.to("meta")
     body, head, given = take_apart(whole)
     hooks = [m.register_forward_hook(seen.output) for m in body.modules() if not any(m.children())]
@@ -133,9 +133,8 @@ def _look(whole: nn.Module) -> _Seen:
     except RefusedError:
         raise
     except Exception as error:
-        raise RefusedError(
-            f"The transformers fallback cannot follow the forward pass of {name}: {in_one_line(error)}",
-            field="model",
+        raise refused(
+            f"The transformers fallback cannot follow the forward pass of {name}: {in_one_line(error)}"
         ) from error
     finally:
         del ALL_EXPERTS_FUNCTIONS._global_mapping[_EXPERTS]
@@ -148,12 +147,11 @@ def _check_layers(whole: nn.Module, seen: _Seen, text: Any) -> None:
     """Every layer must have called attention; where config.json gives it a window, it has it."""
     name, layers = type(whole).__name__, attribute(text, "num_hidden_layers")
     if not seen.calls:
-        raise RefusedError(f"{name} never calls an attention function that can be replaced.", field="model")
+        raise refused(f"{name} never calls an attention function that can be replaced.")
     if layers and len(seen.calls) < layers:
-        raise RefusedError(
+        raise refused(
             f"{name} has {layers} layers and {len(seen.calls)} that attend; what the others remember of earlier tokens "
-            f"is not in a paged cache.",
-            field="model",
+            f"is not in a paged cache."
         )
     types = attribute(text, "layer_types") or ()
     if len(types) != len(seen.calls):
@@ -163,9 +161,7 @@ def _check_layers(whole: nn.Module, seen: _Seen, text: Any) -> None:
             # why: some networks leave the window to the mask that nobody builds here
             seen.calls[i] = replace(call, window=text.sliding_window)
         elif kind != "sliding_attention" and call.window is not None:
-            raise RefusedError(
-                f"{name} says that {call.module} is {kind} and calls attention with window {call.window}.", field="model"
-            )
+            raise refused(f"{name} says that {call.module} is {kind} and calls attention with window {call.window}.")
 
 
 def _max_positions(text: Any) -> int:

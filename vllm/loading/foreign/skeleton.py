@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from vllm.errors import ModelLoadError, RefusedError
+from vllm.errors import ModelLoadError
 from vllm.layers.foreign import ATTENTION, register
-from vllm.loading.foreign.config import attribute, in_one_line, make_config, model_class
+from vllm.loading.foreign.config import attribute, in_one_line, make_config, model_class, refused
 
 _building = threading.Lock()
 
@@ -32,16 +32,12 @@ def make_skeleton(
     config = make_config(folder, data, trust_remote_code)
     kind = model_class(folder, config, data, trust_remote_code)
     if not attribute(kind, "_supports_attention_backend", False):
-        raise RefusedError(
+        raise refused(
             f"{kind.__name__} of transformers computes attention in its own way (it does not say "
-            f"_supports_attention_backend), so it cannot run on a paged cache.",
-            field="model",
+            f"_supports_attention_backend), so it cannot run on a paged cache."
         )
     if attribute(kind, "_is_stateful", False):
-        raise RefusedError(
-            f"{kind.__name__} keeps a recurrent state, which a paged cache of keys and values cannot hold.",
-            field="model",
-        )
+        raise refused(f"{kind.__name__} keeps a recurrent state, which a paged cache of keys and values cannot hold.")
     register()
     text = config.get_text_config()
     if attribute(text, "output_router_logits", False):
@@ -50,7 +46,8 @@ def make_skeleton(
         with _building, parameters_on_meta():
             whole: nn.Module = kind._from_config(config, dtype=dtype, attn_implementation=ATTENTION)
     except Exception as error:
-        raise ModelLoadError(f"transformers cannot build {kind.__name__} from this config.json: {in_one_line(error)}") from None
+        why = f"transformers cannot build {kind.__name__} from this config.json: {in_one_line(error)}"
+        raise ModelLoadError(why) from None
     whole.eval().requires_grad_(False)
     fix_rotary(whole, max_len)
     return whole

@@ -22,8 +22,8 @@ from torch import nn
 
 from vllm.errors import ModelLoadError
 from vllm.loading import dummy
-from vllm.loading.files import open_folder
 from vllm.loading.foreign.config import attribute
+from vllm.loading.readers.folder import open_folder
 from vllm.loading.readers.source import Source
 from vllm.parts.tensors import TensorSpec
 from vllm.protocol.plan import LoadPlan
