@@ -46,7 +46,7 @@ class HeadLayer:
     """softcap(multiplier * (proj(x) W^T + b)) as float32 logits of the whole vocabulary, on every rank."""
 
     def __init__(self, c: Context, decoder: Decoder, tied_table: torch.Tensor | None) -> None:
-        self._part, self._axis = decoder.head, c.mesh.tp
+        self._part, self._axis, self._softcap = decoder.head, c.mesh.tp, c.ops.softcap
         proj = c.take_if("head.proj")
         self._proj = None if proj is None else Linear(c, proj)
         self._map = column(c, "head") if tied_table is None else Linear(c, tied_table, c.take_if("head.bias"))
@@ -59,5 +59,5 @@ class HeadLayer:
         if part.multiplier != 1.0:
             logits = logits * part.multiplier
         if part.softcap is not None:
-            logits = part.softcap * torch.tanh(logits / part.softcap)
+            logits = self._softcap(logits, part.softcap)
         return logits

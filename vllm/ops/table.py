@@ -61,7 +61,7 @@ class Kernel:
     name: str
     run: Callable[..., Any]
     when: Callable[[Target], bool]
-    rank: int
+    rank: float
     helpers: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
 
@@ -79,7 +79,7 @@ class Op:
         return self.kernels["reference"].run(*args, **kwargs)
 
     def kernel(
-        self, name: str, when: Callable[[Target], bool], rank: int = 1, **helpers: Callable[..., Any]
+        self, name: str, when: Callable[[Target], bool], rank: float = 1, **helpers: Callable[..., Any]
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Register a function as an implementation. Of those whose `when` holds the highest `rank` is the default.
 

@@ -26,9 +26,15 @@ class Sampler:
     """Holds the options of the rows; samples the lines of a step."""
 
     def __init__(
-        self, ops: Kernels, max_rows: int, logprobs_mode: str = "raw_logprobs", extra_stages: Iterable[Stage] = ()
+        self,
+        ops: Kernels,
+        max_rows: int,
+        logprobs_mode: str = "raw_logprobs",
+        extra_stages: Iterable[Stage] = (),
+        deterministic: bool = False,
     ) -> None:
-        self._ops = ops
+        """`deterministic`: sums are taken line by line, for a library may add N lines in another order."""
+        self._ops, self._one_by_one = ops, deterministic
         self._stages = [*make_stages(), *extra_stages]
         self._raw, self._as_logits = logprobs_mode.startswith("raw"), logprobs_mode.endswith("logits")
         self._by_row: dict[int, list[int]] = {}
@@ -115,22 +121,29 @@ class Sampler:
             tokens[where] = self._ops.draw(logits[where], keys[where])
         counts = np.array([first_count(int(k), logits.shape[1]) if c else 0 for k, c in zip(top_k, cut, strict=True)])
         for count in np.unique(counts[cut]):
-            chosen = np.flatnonzero(counts == count)
-            where = torch.from_numpy(chosen).to(device)
-            limits = (torch.from_numpy(x[chosen]).to(device) for x in (top_k, top_p, min_p))
-            for part, kept in truncate(logits[where], *limits, int(count)):
-                lines = where[part]
-                tokens[lines] = self._ops.draw(kept.logits, keys[lines], kept.ids)
-                if reported and not self._raw:
-                    full = torch.full((lines.shape[0], logits.shape[1]), float("-inf"), device=device)
-                    logits[lines] = full.scatter_(1, kept.ids, kept.logits)
+            for chosen in self._portions(np.flatnonzero(counts == count)):
+                where = torch.from_numpy(chosen).to(device)
+                limits = (torch.from_numpy(x[chosen]).to(device) for x in (top_k, top_p, min_p))
+                for part, kept in truncate(logits[where], *limits, int(count)):
+                    lines = where[part]
+                    tokens[lines] = self._ops.draw(kept.logits, keys[lines], kept.ids)
+                    if reported and not self._raw:
+                        full = torch.full((lines.shape[0], logits.shape[1]), float("-inf"), device=device)
+                        logits[lines] = full.scatter_(1, kept.ids, kept.logits)
         return tokens
+
+    def _portions(self, lines: np.ndarray) -> list[np.ndarray]:
+        """What may be computed together of these lines."""
+        return list(lines[:, None]) if self._one_by_one else [lines]
 
     def _report(
         self, out: Sampled, logits: torch.Tensor, tokens: torch.Tensor, lines: Lines, reported: list[int]
     ) -> None:
         if not self._raw:
             logits = logits[reported]
-        asked = [self._logprobs[lines.rows[n]] for n in reported]
-        entries = report(logits, tokens[reported], [a[0] for a in asked], self._as_logits, [a[1] for a in asked])
-        out.logprobs = dict(zip(reported, entries, strict=True))
+        nums, wanted = zip(*(self._logprobs[lines.rows[n]] for n in reported), strict=True)
+        for part in self._portions(np.arange(len(reported))):
+            at = part.tolist()
+            asked = [nums[i] for i in at], self._as_logits, [wanted[i] for i in at]
+            entries = report(logits[at], tokens[[reported[i] for i in at]], *asked)
+            out.logprobs.update(zip((reported[i] for i in at), entries, strict=True))

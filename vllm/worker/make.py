@@ -28,13 +28,23 @@ from vllm.worker.runner import Runner
 log = get_logger(__name__)
 
 
-def choose_kernels(plan: WorkerPlan) -> Kernels:
+def choose_kernels(plan: WorkerPlan, decoder: Decoder, kv_plan: KVPlan) -> Kernels:
     """A kernel for every op on the plan's device. Raises ValueError for names that do not exist there."""
     device = torch.device(plan.device)
     platform = platform_of(device)
     capability = platform.capability(device.index or 0)
     target = Target(device.type, dtype_of(plan.dtype), plan.deterministic, plan.quantization, capability)
-    return select(target, plan.kernels, platform.kernel_folders())
+    wanted = dict(plan.kernels)
+    if plan.deterministic and not wanted and not _has_whole_vectors(decoder, kv_plan):
+        # why: kernels for whole vectors hand such shapes to the reference, which is not deterministic
+        wanted["attention"] = "tiled"
+    return select(target, wanted, platform.kernel_folders())
+
+
+def _has_whole_vectors(decoder: Decoder, kv_plan: KVPlan) -> bool:
+    """Head and block sizes are multiples of 16."""
+    sizes = {b.mixer.heads.dim for b in decoder.blocks} | {g.block_size for g in kv_plan.groups}
+    return all(size % 16 == 0 for size in sizes)
 
 
 def make_runner(
@@ -50,7 +60,7 @@ def make_runner(
     platform_of(device).prepare(device.index or 0, worker_plan.num_threads)
     mesh = mesh or Mesh()
     kv_plan = rank_kv_plan(kv_plan, len(decoder.blocks), mesh)
-    ops = choose_kernels(worker_plan)
+    ops = choose_kernels(worker_plan, decoder, kv_plan)
     log.debug("kernels: %s", ops.names())
     with torch.inference_mode():
         slabs = make_slabs(kv_plan, device)

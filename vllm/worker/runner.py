@@ -43,7 +43,8 @@ class Runner:
     ) -> None:
         self.model, self.slabs, self.mesh = model, slabs, mesh or Mesh()
         self.rows = Rows(worker_plan.max_num_seqs, worker_plan.max_model_len, kv_plan)
-        self.sampler = Sampler(ops, worker_plan.max_num_seqs, worker_plan.logprobs_mode, extra_stages)
+        mode, self._deterministic = worker_plan.logprobs_mode, worker_plan.deterministic
+        self.sampler = Sampler(ops, worker_plan.max_num_seqs, mode, extra_stages, self._deterministic)
         self._device = torch.device(worker_plan.device)
         self._as_logits = worker_plan.logprobs_mode.endswith("logits")
         self._max_tokens, self._clock = worker_plan.max_num_batched_tokens, clock
@@ -215,5 +216,5 @@ class Runner:
             follow = self._tokens[row, first + 1 : last + 1].to(hidden.device, torch.int64)
             lines = hidden[begin + first - low : begin + last - low]
             result.prompt_logprobs[self.rows.seq_ids[row]] = prompt_logprobs(
-                lines, first, follow, self.model.logits, num, self._as_logits, wanted
+                lines, first, follow, self.model.logits, num, self._as_logits, wanted, self._deterministic
             )
