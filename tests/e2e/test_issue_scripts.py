@@ -1,4 +1,4 @@
-"""The scripts that users paste, run as they are: a subprocess, no `__main__` guard, nothing changed but the model's path."""
+"""The scripts that users paste, run as they are in a subprocess; nothing is changed but the model's path."""
 
 import subprocess
 import sys

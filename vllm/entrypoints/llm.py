@@ -9,10 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from vllm.entrypoints.beam import BeamSearch
-from vllm.entrypoints.offline import LLMEngine, final_only
-from vllm.entrypoints.progress import Progress
-from vllm.errors import RefusedError, ValidationError
+from vllm.errors import RefusedError, ValidationError, VllmError
 from vllm.inputs import PromptType, TokensPrompt, TypedPrompt, normalize_prompts
 from vllm.outputs import BeamSearchOutput, RequestOutput
 from vllm.sampling_params import BeamSearchParams, SamplingParams
@@ -32,20 +29,31 @@ class LLM:
     def __init__(self, model: str | None = None, **kwargs: Any) -> None:
         from vllm.config.args import EngineArgs
 
-        self._closed = False
-        self.llm_engine = LLMEngine.from_engine_args(EngineArgs(model=model, **kwargs))
-        self._ids = itertools.count()
-        self._chat_template = kwargs.get("chat_template")
+        # why: the sentence says it all; frames of our insides above it would only hide it
+        try:
+            args = EngineArgs(model, **kwargs)
+        except (VllmError, TypeError) as error:
+            raise error.with_traceback(None) from None
+        try:
+            self._start(args)
+        except VllmError as error:
+            raise error.with_traceback(None) from None
 
     @classmethod
     def from_engine_args(cls, engine_args: Any) -> "LLM":
         """An LLM for EngineArgs made elsewhere."""
         llm = cls.__new__(cls)
-        llm._closed = False
-        llm.llm_engine = LLMEngine.from_engine_args(engine_args)
-        llm._ids = itertools.count()
-        llm._chat_template = engine_args.chat_template
+        llm._start(engine_args)
         return llm
+
+    def _start(self, args: Any) -> None:
+        # why: `from vllm import LLM` must cost milliseconds, and the engine's rooms are many
+        from vllm.entrypoints.offline import LLMEngine
+
+        self._closed = False
+        self.llm_engine = LLMEngine.from_engine_args(args)
+        self._ids = itertools.count()
+        self._chat_template = args.chat_template
 
     def __enter__(self) -> "LLM":
         return self
@@ -149,6 +157,8 @@ class LLM:
         del use_tqdm
         if lora_request is not None:
             raise RefusedError("lora_request: adapters are not supported yet.", field="lora_request")
+        from vllm.entrypoints.beam import BeamSearch
+
         typed = normalize_prompts(prompts)
         size = concurrency_limit or max(1, len(typed))
         found: list[BeamSearchOutput] = []
@@ -203,11 +213,15 @@ class LLM:
                     error.args = (f"prompts[{i}]: {error}",)
                 raise
             deliveries.append(taken)
+        from vllm.entrypoints.progress import Progress
+
         with Progress(use_tqdm, len(deliveries)) as bar:
             return self.llm_engine.run(deliveries, bar.note)
 
     def _params(self, given: SamplingParams | Sequence[SamplingParams] | None, count: int) -> Sequence[SamplingParams]:
         """One SamplingParams per prompt, each asking for its output at the end."""
+        from vllm.entrypoints.offline import final_only
+
         if given is None:
             given = self.get_default_sampling_params()
         if isinstance(given, SamplingParams):
