@@ -105,7 +105,9 @@ def test_logprobs(llm: LLM) -> None:
         assert 3 <= len(found) <= 4 and found[token].rank == 1
         assert sorted(p.logprob for p in found.values())[-1] == found[token].logprob
         assert sum(math.exp(p.logprob) for p in found.values()) <= 1 + 1e-3
-    assert done.cumulative_logprob == pytest.approx(sum(f[t].logprob for t, f in zip(done.token_ids, done.logprobs)))
+    assert done.cumulative_logprob == pytest.approx(
+        sum(f[t].logprob for t, f in zip(done.token_ids, done.logprobs, strict=True))
+    )
     ids = output.prompt_token_ids
     assert ids is not None and all(i in f for i, f in zip(ids[1:], output.prompt_logprobs[1:], strict=True) if f)
     hot = one(llm, logprobs=3, temperature=2.0, seed=1, max_tokens=1).outputs[0].logprobs

@@ -1,4 +1,4 @@
-"""Makes a folder like facebook/opt-125m on the hub: float16 `pytorch_model.bin`, vocab.json + merges.txt, no tokenizer.json.
+"""Makes a folder like facebook/opt-125m on the hub: float16 `pytorch_model.bin`, vocab.json and merges.txt only.
 
 Shape is a parameter; the default is the real 125M one. Weights are random, seeded. `cache_layout` wraps a folder as the
 hub cache does: blobs, and a snapshot of symlinks.
