@@ -200,6 +200,7 @@ _UNBUILT = (
     "logprob_token_ids",
     "prompt_logprob_token_ids",
     "thinking_token_budget",
+    "repetition_detection",
     "routed_experts_prompt_start",
     "trace_decode_token_ids",
 )
