@@ -127,6 +127,7 @@ class Intake:
         text = prompt.get("prompt")
         given = prompt.get("prompt_token_ids")
         if given is not None:
+            assert isinstance(given, list)
             ids = list(given)
             if max(ids) >= self.limits.vocab_size:
                 bad = next(i for i in ids if i >= self.limits.vocab_size)
