@@ -105,7 +105,7 @@ class Engine:
         now = self._clock.monotonic()
         for seq in ended:
             self._outbox.append(quiet_update(seq, reason, now, error))
-            for leader in self._live[seq.request.request_id]:
+            for leader in self._live[seq.request_id]:
                 if seq in leader.followers:
                     self.scheduler.drop_follower(leader, seq)
         self.scheduler.finish([seq for seq in ended if seq.status is not Status.FINISHED])
@@ -113,10 +113,10 @@ class Engine:
 
     def _forget(self, ended: Items[Sequence], reason: str, now: float) -> None:
         for seq in ended:
-            siblings = self._live[seq.request.request_id]
+            siblings = self._live[seq.request_id]
             siblings.remove(seq)
             if not siblings:
-                del self._live[seq.request.request_id]
+                del self._live[seq.request_id]
             if self._observers:
                 self._tell(_finished(seq, reason, now))
 
@@ -146,7 +146,7 @@ class Engine:
         made = self.scheduler.plan(now)
         if self._observers:
             for seq in self.scheduler.preempted:
-                self._tell(SequencePreempted(seq.request.request_id, seq.index, now))
+                self._tell(SequencePreempted(seq.request_id, seq.index, now))
         if made is None:
             return False
         plan, flight = made
@@ -171,20 +171,19 @@ class Engine:
             self._give_up(cause)
             return
         now = self._clock.monotonic()
-        updates, ended = settle(flight, result, self.kv, now)
-        self._outbox += updates
-        if ended:
-            self.scheduler.finish(ended)
-            reasons = {(u.request_id, u.index): u.finish_reason or "" for u in updates if u.finish_reason is not None}
-            for seq in ended:
-                self._forget([seq], reasons[seq.request.request_id, seq.index], now)
-        num_sampled = sum(len(update.token_ids) for update in updates)
-        self._num_sampled += num_sampled
+        settled = settle(flight, result, self.kv, now)
+        self._outbox += settled.updates
+        self._num_sampled += settled.num_tokens
+        if settled.ended:
+            self.scheduler.finish(settled.ended)
+            reasons = {(u.request_id, u.index): u.finish_reason for u in settled.updates if u.finish_reason}
+            for seq in settled.ended:
+                self._forget([seq], reasons[seq.request_id, seq.index], now)
         if self._observers:
             s = self.scheduler
             self._tell(
                 StepSettled(
-                    *(flight.step_id, flight.num_tokens, num_sampled, self.num_running, len(s.waiting)),
+                    *(flight.step_id, flight.num_tokens, settled.num_tokens, self.num_running, len(s.waiting)),
                     *(self.kv.usage, result.seconds, now),
                 )
             )
@@ -257,7 +256,7 @@ class Engine:
 
 def _finished(seq: Sequence, reason: str, now: float) -> SequenceFinished:
     return SequenceFinished(
-        request_id=seq.request.request_id,
+        request_id=seq.request_id,
         index=seq.index,
         finish_reason=reason,
         num_prompt_tokens=seq.prompt_len,

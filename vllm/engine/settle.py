@@ -5,7 +5,7 @@ executors, the order of service. Invariants: a result is matched by (sequence, e
 known token but the last is computed; tokens behind a sequence's end are dropped. Called by: engine.core.
 """
 
-from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from vllm.kv.manager import KVManager
 from vllm.protocol.events import SequenceUpdate
@@ -16,10 +16,19 @@ from vllm.scheduler.scheduler import InFlight
 RUNNING, FINISHED = Status.RUNNING, Status.FINISHED
 
 
-def settle(
-    flight: InFlight, result: StepResult, kv: KVManager, now: float
-) -> tuple[list[SequenceUpdate], list[Sequence]]:
-    """Take the result of `flight` in; returns (news for the front, sequences that ended, still with their blocks)."""
+@dataclass(slots=True)
+class Settled:
+    """What came of a step."""
+
+    updates: list[SequenceUpdate] = field(default_factory=list)
+    ended: list[Sequence] = field(default_factory=list)
+    """Sequences that ended; they still hold their blocks and rows."""
+    num_tokens: int = 0
+    """New tokens."""
+
+
+def settle(flight: InFlight, result: StepResult, kv: KVManager, now: float) -> Settled:
+    """Take the result of `flight` in."""
     assert result.step_id == flight.step_id, f"result of step {result.step_id} came where {flight.step_id} was due"
     kv.retire(flight.step_id)
     for seq, n in flight.chunks:
@@ -27,11 +36,38 @@ def settle(
             seq.num_computed += n
             if seq.num_computed >= seq.publish_at:
                 kv.upkeep(seq)
-    updates: list[SequenceUpdate] = []
-    ended: list[Sequence] = []
-    for at, seq, query, new in _matched(flight, result):
-        seq.num_sampling -= 1
-        if seq.status is FINISHED:
+    places = _places(flight, result)
+    out = Settled()
+    _settle_sampled(flight, result, places, kv, now, out)
+    if result.logprobs:
+        _add_logprobs(flight, result, places, out)
+    if result.prompt_logprobs:
+        _add_prompt_logprobs(flight, result, out.updates, now)
+    if result.failed:
+        _fail(flight, result, out, now)
+    return out
+
+
+def _places(flight: InFlight, result: StepResult) -> list[int] | None:
+    """Where each of `flight.sampled` is in the result, -1 if it is not; None when the orders are the same."""
+    ids, epochs = [seq.seq_id for seq in flight.sampled], [seq.epoch for seq in flight.sampled]
+    if ids == result.seq_ids and epochs == result.epochs:
+        return None
+    place = {key: i for i, key in enumerate(zip(result.seq_ids, result.epochs, strict=True))}
+    return [place.get(key, -1) for key in zip(ids, epochs, strict=True)]
+
+
+def _settle_sampled(
+    flight: InFlight, result: StepResult, places: list[int] | None, kv: KVManager, now: float, out: Settled
+) -> None:
+    """The new tokens of everybody who sampled. This loop is most of what a step costs on the host."""
+    tokens_of = result.tokens
+    if places is not None:
+        tokens_of = [tokens_of[at] if at >= 0 else [] for at in places]
+    add_update, num_tokens = out.updates.append, 0
+    for seq, query, new in zip(flight.sampled, flight.sampled_query, tokens_of, strict=True):
+        status = seq.status
+        if status is FINISHED:
             continue
         reason = None
         tokens = seq.tokens
@@ -41,7 +77,7 @@ def settle(
                 reason = "length"
         else:
             new, reason = _append(seq, new)
-        if seq.status is RUNNING:
+        if status is RUNNING:
             # why: a preempted sequence keeps its tokens, but nothing of it is computed any more.
             computed = len(tokens) - 1
             if computed - seq.num_computed != query:
@@ -49,34 +85,27 @@ def settle(
             seq.num_computed = computed
             if computed >= seq.publish_at:
                 kv.upkeep(seq)
-        if not new:
-            continue
-        update = SequenceUpdate(seq.request.request_id, seq.index, new, None, [], reason)
-        update.num_cached_tokens, update.scheduled_at, update.emitted_at = seq.num_cached_tokens, seq.scheduled_at, now
-        updates.append(update)
-        if reason is not None:
-            ended.append(seq)
-            if reason == "stop" and new[-1] in (seq.request.sampling.stop_token_ids or ()):
-                update.stop_reason = new[-1]
-        if result.logprobs and at in result.logprobs:
-            update.logprobs = result.logprobs[at][: len(new)]
-    if result.prompt_logprobs:
-        _add_prompt_logprobs(flight, result, updates, now)
-    if result.failed:
-        _fail(flight, result, updates, ended, now)
-    return updates, ended
+        if new:
+            num_tokens += len(new)
+            cached, scheduled_at = seq.num_cached_tokens, seq.scheduled_at
+            add_update(
+                SequenceUpdate(seq.request_id, seq.index, new, None, [], reason, None, cached, scheduled_at, now)
+            )
+            if reason is not None:
+                out.ended.append(seq)
+                if reason == "stop" and new[-1] in (seq.request.sampling.stop_token_ids or ()):
+                    out.updates[-1].stop_reason = new[-1]
+    out.num_tokens = num_tokens
 
 
-def _matched(flight: InFlight, result: StepResult) -> Iterable[tuple[int, Sequence, int, list[int]]]:
-    """(place in the result, sequence, planned query, new tokens) for everybody who sampled; no tokens if not in it."""
-    sampled = flight.sampled
-    ids, epochs = [seq.seq_id for seq in sampled], [seq.epoch for seq in sampled]
-    if ids == result.seq_ids and epochs == result.epochs:
-        return zip(range(len(ids)), sampled, flight.sampled_query, result.tokens, strict=True)
-    place = {key: i for i, key in enumerate(zip(result.seq_ids, result.epochs, strict=True))}
-    ats = [place.get(key, -1) for key in zip(ids, epochs, strict=True)]
-    tokens = [result.tokens[at] if at >= 0 else [] for at in ats]
-    return zip(ats, sampled, flight.sampled_query, tokens, strict=True)
+def _add_logprobs(flight: InFlight, result: StepResult, places: list[int] | None, out: Settled) -> None:
+    """The log-probabilities of new tokens, for those who asked."""
+    by_name = {(update.request_id, update.index): update for update in out.updates}
+    for i, seq in enumerate(flight.sampled):
+        found = result.logprobs.get(i if places is None else places[i])
+        update = by_name.get((seq.request_id, seq.index))
+        if found is not None and update is not None:
+            update.logprobs = found[: len(update.token_ids)]
 
 
 def _append(seq: Sequence, new: list[int]) -> tuple[list[int], str | None]:
@@ -93,9 +122,8 @@ def _append(seq: Sequence, new: list[int]) -> tuple[list[int], str | None]:
 
 def _update_of(seq: Sequence, updates: list[SequenceUpdate], now: float) -> SequenceUpdate:
     """The update of `seq` among `updates`, added if there is none."""
-    request_id, index = seq.request.request_id, seq.index
     for update in updates:
-        if update.index == index and update.request_id == request_id:
+        if update.index == seq.index and update.request_id == seq.request_id:
             return update
     updates.append(quiet_update(seq, None, now))
     return updates[-1]
@@ -104,7 +132,7 @@ def _update_of(seq: Sequence, updates: list[SequenceUpdate], now: float) -> Sequ
 def quiet_update(seq: Sequence, reason: str | None, now: float, error: str | None = None) -> SequenceUpdate:
     """An update without tokens."""
     return SequenceUpdate(
-        seq.request.request_id,
+        seq.request_id,
         seq.index,
         [],
         finish_reason=reason,
@@ -130,16 +158,14 @@ def _add_prompt_logprobs(flight: InFlight, result: StepResult, updates: list[Seq
             _update_of(seq, updates, now).prompt_logprobs = fresh
 
 
-def _fail(
-    flight: InFlight, result: StepResult, updates: list[SequenceUpdate], ended: list[Sequence], now: float
-) -> None:
+def _fail(flight: InFlight, result: StepResult, out: Settled, now: float) -> None:
     """Sequences that failed alone in the worker end with its reason."""
     why = {(seq_id, epoch): text for seq_id, epoch, text in result.failed}
     for seq in flight.sequences():
         text = why.get((seq.seq_id, seq.epoch))
         if text is None or seq.status is FINISHED:
             continue
-        update = _update_of(seq, updates, now)
+        update = _update_of(seq, out.updates, now)
         update.finish_reason, update.stop_reason, update.error = "error", None, text
-        if seq not in ended:
-            ended.append(seq)
+        if seq not in out.ended:
+            out.ended.append(seq)

@@ -1,7 +1,7 @@
 """Block tables of sequences over one pool: admit with a prefix hit, grow, fork, trim behind windows, give back.
 
 For: the scheduler's questions "how much is there already", "does it fit" and its orders. Does not know: rows, steps'
-contents, tokens' meaning. It keeps `tables`, `capacity`, `keys`, `published`, `trimmed` and `publish_at` of a Sequence.
+contents, tokens' meaning. It keeps `tables`, `limit`, `keys`, `published`, `trimmed` and `publish_at` of a Sequence.
 
     admission: match -> open -> grow      each step: grow      settled: publish, trim      end: release (deferred)
 
@@ -148,22 +148,27 @@ class KVManager:
             need += max(0, most - held)
         return need
 
-    def grow(self, seq: Sequence, num_tokens: int) -> list[tuple[int, list[int]]]:
-        """Blocks for `num_tokens` tokens; returns (group, new ids). The caller has checked that they are free."""
-        added = []
+    def grow(self, seq: Sequence, num_tokens: int) -> list[tuple[int, list[int]]] | None:
+        """Blocks for `num_tokens` tokens; returns (group, new ids), or None, and nothing done, if too few are free."""
+        free, added = self.num_free, []
         for g, size in enumerate(self.sizes):
-            table = seq.tables[g]
-            want = cdiv(num_tokens, size) - len(table)
+            want = -(-num_tokens // size) - len(seq.tables[g])
             if want > 0:
-                blocks = self.pool.take(want)
-                table.extend(blocks)
-                added.append((g, blocks))
+                free -= want
+                added.append((g, want))
+        if free < 0:
+            return None
+        grown = [(g, self.pool.take(want)) for g, want in added]
+        for g, blocks in grown:
+            seq.tables[g] += blocks
         self._measure(seq)
-        return added
+        return grown
 
     def _measure(self, seq: Sequence) -> None:
-        seq.capacity = min(len(table) * size for table, size in zip(seq.tables, self.sizes, strict=True))
-        seq.limit = min(seq.capacity, seq.max_len - 1)
+        capacity = len(seq.tables[0]) * self.sizes[0]
+        for table, size in zip(seq.tables[1:], self.sizes[1:], strict=True):
+            capacity = min(capacity, len(table) * size)
+        seq.limit = capacity if capacity < seq.max_len else seq.max_len - 1
 
     # -- siblings ------------------------------------------------------------------------------------------------
 
@@ -241,7 +246,7 @@ class KVManager:
         ends.sort(key=lambda end: -end[0])
         self._give_back([block for _, block in ends if block != NULL_BLOCK], seq.last_step)
         seq.tables, seq.trimmed, seq.published = [], [], []
-        seq.capacity = seq.limit = seq.num_computed = seq.num_planned = 0
+        seq.limit = seq.num_computed = seq.num_planned = 0
         seq.publish_at = NEVER
 
     def _give_back(self, blocks: list[int], after_step: int) -> None:

@@ -37,13 +37,14 @@ class BlockPool:
         """`n` blocks with one reference each, their old keys forgotten. The caller has checked `num_free`."""
         assert n <= self.num_free, f"{n} blocks wanted, {self.num_free} free"
         taken = []
+        clean, refs = self.clean, self.refs
         for _ in range(n):
-            if self.clean:
-                block = self.clean.pop()
+            if clean:
+                block = clean.pop()
             else:
                 block, _ = self.cached.popitem(last=False)
                 self.index.forget(block)
-            self.refs[block] = 1
+            refs[block] = 1
             taken.append(block)
         return taken
 

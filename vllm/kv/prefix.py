@@ -50,7 +50,7 @@ class KeyChain:
         first = len(keys)
         data = array("q", tokens[first * size : wanted * size]).tobytes()
         step = 8 * size
-        extras = _embeddings(seq.request, first * size, wanted * size, size)
+        extras = _embeddings(seq.request, first * size, wanted * size, size) if first * size < seq.prompt_len else {}
         for i in range(wanted - first):
             digest = blake2b(prev, digest_size=KEY_BYTES)
             digest.update(data[i * step : (i + 1) * step])

@@ -41,7 +41,6 @@ class Sequence:
 
     __slots__ = (
         "arrival",
-        "capacity",
         "epoch",
         "followers",
         "index",
@@ -53,12 +52,12 @@ class Sequence:
         "num_computed",
         "num_planned",
         "num_prompt_logprobs",
-        "num_sampling",
         "prompt_len",
         "publish_at",
         "published",
         "rank",
         "request",
+        "request_id",
         "resources",
         "row",
         "scheduled_at",
@@ -75,6 +74,7 @@ class Sequence:
     def __init__(self, request: Request, index: int, seq_id: int, emitted: Items[int] = ()) -> None:
         """`emitted` are tokens this sequence already gave before a restart; they are not given again."""
         self.request = request
+        self.request_id = request.request_id
         self.index = index
         self.seq_id = seq_id
         self.arrival = request.arrival
@@ -90,16 +90,12 @@ class Sequence:
         self.row = -1
         self.num_computed = 0
         self.num_planned = 0
-        self.num_sampling = 0
-        """Steps in flight that will give this sequence tokens."""
         self.last_step = -1
         """The last step that may write its blocks."""
         self.tables: list[list[int]] = []
         """Per KV group: block ids from position 0 on."""
-        self.capacity = 0
-        """Tokens that the blocks of every group can hold."""
         self.limit = 0
-        """A plain decode needs no look at this sequence while num_planned + n <= limit."""
+        """Tokens that its blocks can hold and its length allows; up to here a decode needs no look at it."""
         self.keys: list[bytes] = []
         """Chained content keys, one per span of the smallest block size, as far as they were needed."""
         self.published: list[int] = []

@@ -233,26 +233,38 @@ class Scheduler:
     def _room_for_decode(self, step: StepPlan, seq: Sequence, usual: int, queries: dict[Sequence, int]) -> None:
         """Blocks for the next decode of a sequence that is near the end of its blocks or of its life."""
         # why: a step in flight gives at least one token, or the sequence will be asked again when it is settled.
-        query = min(usual, seq.max_len - len(seq.tokens) - seq.num_sampling)
+        exact = self.limits.max_tokens_per_step == 1
+        computed = seq.num_planned if exact else len(seq.tokens) - 1 + self.in_flight(seq)
+        query = min(usual, seq.max_len - 1 - computed)
         upto = min(seq.num_planned + query, seq.max_len - 1)
-        if query > 0 and self._free_blocks(seq, self.kv.missing(seq, upto)):
-            step.new_blocks += [(seq.row, g, blocks) for g, blocks in self.kv.grow(seq, upto)]
+        if query > 0 and self._grow(step, seq, upto):
             queries[seq] = query
         else:
             queries[seq] = 0
             self._starved |= query > 0
+
+    def _grow(self, step: StepPlan, seq: Sequence, num_tokens: int) -> bool:
+        """Blocks for `num_tokens` tokens of a running sequence, taken from worse ones if need be. False: not now."""
+        added = self.kv.grow(seq, num_tokens)
+        if added is None:
+            if not self._free_blocks(seq, self.kv.missing(seq, num_tokens)):
+                return False
+            added = self.kv.grow(seq, num_tokens)
+            assert added is not None, "blocks that were made free are gone"
+        for g, blocks in added:
+            step.new_blocks.append((seq.row, g, blocks))
+        return True
 
     def _room_for_chunk(self, step: StepPlan, seq: Sequence, budget: int) -> int:
         """Blocks for the next chunk of known tokens; returns its length, 0 when it must wait."""
         n = self._chunk_len(len(seq.tokens) - seq.num_planned, budget)
         if n <= 0 or not extend(seq, n):
             return 0
-        if not self._free_blocks(seq, self.kv.missing(seq, seq.num_planned + n)):
-            n = self._shrink(seq, n)
-            self._starved = True
-        if n > 0:
-            step.new_blocks += [(seq.row, g, blocks) for g, blocks in self.kv.grow(seq, seq.num_planned + n)]
-        return n
+        if self._grow(step, seq, seq.num_planned + n):
+            return n
+        self._starved = True
+        n = self._shrink(seq, n)
+        return n if n > 0 and self._grow(step, seq, seq.num_planned + n) else 0
 
     def _chunk_len(self, left: int, budget: int) -> int:
         """How many of `left` known tokens a step may take."""
@@ -297,7 +309,6 @@ class Scheduler:
         flight.sampled, flight.sampled_query = chosen, step.num_query.copy()
         for seq, query in zip(chosen, step.num_query, strict=True):
             seq.num_planned += query
-            seq.num_sampling += 1
             seq.last_step = step_id
 
     def _add_chunk(self, step: StepPlan, flight: InFlight, seq: Sequence, n: int) -> None:
@@ -311,7 +322,6 @@ class Scheduler:
         if not last:
             flight.chunks.append((seq, n))
             return
-        seq.num_sampling += 1
         flight.sampled.append(seq)
         flight.sampled_query.append(n)
         self.prefilling.remove(seq)
@@ -376,7 +386,8 @@ class Scheduler:
             seq.num_cached_tokens = hit.length
             seq.scheduled_at = now
         self.kv.open(seq, hit)
-        self.kv.grow(seq, hit.length + n)
+        grown = self.kv.grow(seq, hit.length + n)
+        assert grown is not None, f"{seq!r} was let in without blocks"
         self._take_row(step, seq, hit.length)
         self.prefilling.append(seq)
 
@@ -412,7 +423,7 @@ class Scheduler:
             self._copies += [(source, target, child) for source, target in copies]
             self._take_row(step, child, parent.prompt_len)
             child.num_cached_tokens, child.scheduled_at = parent.num_cached_tokens, parent.scheduled_at
-            child.num_sampling, child.last_step = 1, step.step_id
+            child.last_step = step.step_id
             step.fan_out.append((child.row, parent.row))
             flight.sampled.append(child)
             flight.sampled_query.append(parent.prompt_len)
