@@ -5,9 +5,9 @@ token differs from the reference, a sequence is lost, or the books are wrong.
 """
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from tests.fakes.fingerprint import VOCAB, FingerprintExecutor, reference
+from tests.fakes.fingerprint import VOCAB, FingerprintExecutor, contents, reference
 from vllm.engine.core import Engine
 from vllm.errors import CapacityError
 from vllm.kv.groups import blocks_needed, make_kv_plan
@@ -50,7 +50,7 @@ def random_limits(r: random.Random) -> tuple[KVPlan, SchedulerPlan]:
         max_num_seqs=num_seqs,
         max_num_batched_tokens=r.randint(num_seqs, num_seqs + 20) if chunked else MAX_LEN + r.randint(0, 20),
         max_model_len=MAX_LEN,
-        policy=r.choice(["fcfs", "priority"]),
+        policy=r.choice(["fcfs", "priority", "fair"]),
         enable_prefix_caching=r.random() < 0.75,
         enable_chunked_prefill=chunked,
         long_prefill_token_threshold=r.choice([0, 0, 3]),
@@ -64,8 +64,8 @@ def random_spans(r: random.Random) -> tuple[Span, ...]:
     """Prompts that share beginnings, some with embeddings in them."""
     base = r.choice([[1] * 30, list(range(30)), [2, 3] * 15])[: r.randint(1, 25)]
     tail = [r.randrange(VOCAB) for _ in range(r.randint(0, 4))]
-    if r.random() < 0.2:
-        image = EmbedSpan(r.randint(1, 6), bytes([r.randint(0, 1)]) * 16, filler_id=7)
+    if r.random() < 0.25:
+        image = EmbedSpan(r.choice([2, 5]), bytes([r.randint(0, 1)]) * 16, filler_id=7)
         return (TokenSpan(tuple(base[:9])), image, TokenSpan(tuple(tail or [1])))
     return (TokenSpan(tuple(base + tail)),)
 
@@ -89,6 +89,7 @@ def random_request(r: random.Random, name: str, now: float) -> Request:
         stop_ids=frozenset(r.sample(range(VOCAB), r.choice([0, 0, 3]))),
         arrival=now,
         priority=r.randint(0, 2),
+        tenant=r.choice(["x", "y"]),
         cache_salt=r.choice(["", "", "a"]),
         features=r.choice([{}, {}, {"adapter_id": "x"}]),
     )
@@ -102,6 +103,7 @@ class Told:
     num_logprobs: int = 0
     prompt_positions: list[int] = field(default_factory=list)
     finish_reason: str | None = None
+    num_cached: int = 0
 
 
 @dataclass
@@ -122,11 +124,11 @@ class World:
 
     def add(self, request: Request) -> bool:
         """False if the engine refused it for its size."""
+        request = replace(request, features={**request.features, "contents": tuple(contents(request))})
         try:
             self.engine.add(request)
         except CapacityError:
             return False
-        self.executor.expect(request)
         self.requests[request.request_id] = request
         for i in range(request.sampling.n):
             self.told[request.request_id, i] = Told()
@@ -148,6 +150,7 @@ class World:
         told.num_logprobs += len(update.logprobs or ())
         told.prompt_positions += [position for position, _ in update.prompt_logprobs]
         told.finish_reason = update.finish_reason
+        told.num_cached = update.num_cached_tokens
 
     def finish(self) -> None:
         """Run until idle; then compare everything with the reference."""
@@ -159,6 +162,23 @@ class World:
         assert self.engine.kv.num_free == self.kv.num_blocks - 1, "blocks are held by nobody"
         for (name, index), told in self.told.items():
             self._compare(self.requests[name], index, told)
+            assert told.num_cached == 0 or self._may_share(name, index, told.num_cached), (
+                "a hit that is somebody else's"
+            )
+
+    def _may_share(self, name: str, index: int, length: int) -> bool:
+        """Whether another sequence with the same salt and adapter began with these `length` tokens."""
+        mine = self.requests[name]
+        want = contents(mine)[:length]
+        for (other_name, other_index), told in self.told.items():
+            other = self.requests[other_name]
+            same = (other.cache_salt, other.features.get("adapter_id")) == (
+                mine.cache_salt,
+                mine.features.get("adapter_id"),
+            )
+            if same and (name, index) != (other_name, other_index) and (contents(other) + told.tokens)[:length] == want:
+                return True
+        return False
 
     def _compare(self, request: Request, index: int, told: Told) -> None:
         want = reference(request, index, self.kv)

@@ -27,6 +27,14 @@ class Policy(Protocol):
         """Whether `new` may take the place of `running` by preemption."""
         ...
 
+    def admitted(self, seq: Sequence) -> None:
+        """`seq` got a row."""
+        ...
+
+    def ended(self, seq: Sequence) -> None:
+        """`seq` is over."""
+        ...
+
 
 class FirstCome:
     """In order of arrival."""
@@ -39,8 +47,14 @@ class FirstCome:
     def outranks(self, new: Sequence, running: Sequence) -> bool:
         return False
 
+    def admitted(self, seq: Sequence) -> None:
+        pass
 
-class ByPriority:
+    def ended(self, seq: Sequence) -> None:
+        pass
+
+
+class ByPriority(FirstCome):
     """Smaller `priority` first, then in order of arrival. A more urgent request takes the place of a less urgent."""
 
     displaces = True
@@ -52,7 +66,40 @@ class ByPriority:
         return new.rank[0] < running.rank[0]
 
 
-POLICIES: dict[str, type[Policy]] = {"fcfs": FirstCome, "priority": ByPriority}
+class Fair(FirstCome):
+    """Tenants with work share the tokens evenly, whoever asks for more (start-time fair queueing).
+
+    A sequence's rank is the moment, in virtual tokens, at which its tenant's earlier work would be done if all tenants
+    were served at one even rate. Virtual time is the rank of the newest admission, so a tenant that comes late starts
+    level with the others and owes nothing. What a sequence will cost is its prompt (once per request) and as many
+    tokens as its tenant's sequences gave lately.
+    """
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._done_at: dict[str, float] = {}
+        self._usual_output: dict[str, float] = {}
+
+    def rank(self, seq: Sequence) -> tuple[float, ...]:
+        tenant, request = seq.request.tenant, seq.request
+        start = max(self._now, self._done_at.get(tenant, 0.0))
+        output = min(request.max_len - seq.prompt_len, self._usual_output.get(tenant, 64.0))
+        self._done_at[tenant] = start + output + (seq.prompt_len if seq.index == 0 else 0)
+        return (start, seq.arrival, seq.seq_id)
+
+    def admitted(self, seq: Sequence) -> None:
+        self._now = max(self._now, seq.rank[0])
+
+    def ended(self, seq: Sequence) -> None:
+        tenant, output = seq.request.tenant, len(seq.tokens) - seq.prompt_len
+        usual = self._usual_output.get(tenant, float(output))
+        self._usual_output[tenant] = 0.9 * usual + 0.1 * output
+        if len(self._done_at) > 10_000:  # why: tenants that are done long ago must not fill the memory
+            self._done_at = {t: at for t, at in self._done_at.items() if at > self._now}
+            self._usual_output = {t: self._usual_output[t] for t in self._done_at if t in self._usual_output}
+
+
+POLICIES: dict[str, type[Policy]] = {"fcfs": FirstCome, "priority": ByPriority, "fair": Fair}
 
 
 def make_policy(name: str) -> Policy:

@@ -122,6 +122,7 @@ class Scheduler:
             else:
                 self.waiting.discard(seq)
             seq.status = Status.FINISHED
+            self.policy.ended(seq)
             followers, seq.followers = seq.followers, []
             self._queue_family(followers)
         self._drop_idle()
@@ -353,12 +354,8 @@ class Scheduler:
             self.waiting.push(seq)
 
     def _match(self, seq: Sequence) -> Hit:
-        """The prefix hit `seq` may use; none when it wants log-probabilities of prompt positions."""
-        sampling = seq.request.sampling
-        asks = sampling.prompt_logprobs is not None and seq.index == 0 and seq.num_prompt_logprobs < seq.prompt_len
-        if asks or sampling.skip_reading_prefix_cache:
-            return self.kv.no_hit()
-        return self.kv.match(seq)
+        """The prefix hit `seq` may use. SamplingParams asks for none when it wants log-probabilities of the prompt."""
+        return self.kv.no_hit() if seq.request.sampling.skip_reading_prefix_cache else self.kv.match(seq)
 
     def _demand(self, seq: Sequence, hit: Hit, n: int) -> int:
         """Free blocks to have before `seq` comes in beside others in chunks of `n`: all its known tokens, the rest of
@@ -395,6 +392,7 @@ class Scheduler:
         seq.status = Status.RUNNING
         seq.epoch += 1
         seq.row = self.rows.take()
+        self.policy.admitted(seq)
         request = seq.request
         step.opens.append(
             RowOpen(
