@@ -42,13 +42,33 @@ DEFECTS = [
     Defect("a block is published by its plan", KV, "upkeep", "done = seq.num_computed", "done = seq.num_planned"),
     Defect("a hit covers the whole prompt", KV, "match", "(len(seq.tokens) - 1)", "len(seq.tokens)"),
     Defect("a hit ignores gaps in a full group", KV, "_shortened", "else range(end)", "else range(end - 1, end)"),
-    Defect("a hit ignores the window's start", KV, "_shortened", "range(end - 1, first - 1, -1)", "range(end - 1, first, -1)"),
-    Defect("a window is cut one block too far", KV, "upkeep", "first_needed(done) // ", "first_needed(done + self.sizes[g]) // "),
+    Defect(
+        "a hit ignores the window's start",
+        KV,
+        "_shortened",
+        "range(end - 1, first - 1, -1)",
+        "range(end - 1, first, -1)",
+    ),
+    Defect(
+        "a window is cut one block too far",
+        KV,
+        "upkeep",
+        "first_needed(done) // ",
+        "first_needed(done + self.sizes[g]) // ",
+    ),
     Defect("a trimmed block stays in the table", KV, "upkeep", "table[b] = NULL_BLOCK", "pass"),
-    Defect("a sibling's copy is forgotten", PLANNER, "_fan_out", "for source, target in copies]", "for source, target in ()]"),
+    Defect(
+        "a sibling's copy is forgotten",
+        PLANNER,
+        "_fan_out",
+        "for source, target in copies]",
+        "for source, target in ()]",
+    ),
     Defect("a sibling's copy has no source held", KV, "fork", "self.pool.share([source])", "pass"),
     Defect("a sibling shares the partial block", KV, "fork", "table.append(target)", "table.append(source)"),
-    Defect("a sibling forks one block short", KV, "fork", "[: num_tokens // size]", "[: max(0, num_tokens // size - 1)]"),
+    Defect(
+        "a sibling forks one block short", KV, "fork", "[: num_tokens // size]", "[: max(0, num_tokens // size - 1)]"
+    ),
     Defect("blocks return while a step writes them", KV, "_give_back", "after_step <= self.last_retired", "True"),
     Defect("blocks return one step early", KV, "retire", "after <= step_id", "after <= step_id + 1"),
     Defect("blocks are grown one token late", KV, "_measure", "seq.limit = capacity if", "seq.limit = capacity + 1 if"),
@@ -59,15 +79,35 @@ DEFECTS = [
     Defect("a chunk samples one token early", PLANNER, "_add_chunk", "+ n == len(", "+ n >= -1 + len("),
     Defect("a chunk is counted twice", settle, "settle", "seq.num_computed += n", "seq.num_computed += n + 1"),
     Defect("rejected drafts count as computed", settle, "_settle_sampled", "computed - seq.num_computed - query", "0"),
-    Defect("tokens of another epoch count", settle, "_places", "for key in zip(ids, epochs", "for key in zip(ids, [1] * len(ids)"),
-    Defect("results are matched by row order", settle, "_places", "ids == result.seq_ids", "len(ids) == len(result.seq_ids)"),
-    Defect("prompt logprobs read the cache", PLANNER, "_match", "seq.request.sampling.skip_reading_prefix_cache", "False"),
-    Defect("prompt logprobs are told twice", settle, "_add_prompt_logprobs", "position == seq.num_prompt", "position <= 999 or seq.num_prompt"),
+    Defect(
+        "a result of no epoch is taken",
+        settle,
+        "_places",
+        "for key in zip(ids, epochs",
+        "for key in zip(ids, [1] * len(ids)",
+    ),
+    Defect(
+        "results are matched by row order",
+        settle,
+        "_places",
+        "ids == result.seq_ids",
+        "len(ids) == len(result.seq_ids)",
+    ),
+    Defect(
+        "prompt logprobs read the cache", PLANNER, "_match", "seq.request.sampling.skip_reading_prefix_cache", "False"
+    ),
+    Defect(
+        "prompt logprobs are told twice",
+        settle,
+        "_add_prompt_logprobs",
+        "position == seq.num_prompt",
+        "position <= 999 or seq.num_prompt",
+    ),
     Defect("followers die with their leader", PLANNER, "finish", "self._queue_family(followers)", "pass"),
     Defect("the end by length is missed", settle, "_append", "if len(seq.tokens) >= seq.max_len", "if False"),
     Defect("min_tokens is forgotten", settle, "_append", "num_output > seq", "True or num_output > seq"),
     Defect("preemption takes the best", PLANNER, "_free_blocks", "max(self.running()", "min(self.running()"),
-]  # fmt: skip
+]
 
 
 @contextlib.contextmanager

@@ -83,10 +83,10 @@ def _choose_slabs(layers: dict[PagedKV, list[int]], sizes: dict[PagedKV, int], u
             for kind in counts
         )
 
-    # why: of equal costs the larger group wins (fewer block tables); a saving under 3 % is not worth more tables.
+    # why: of equal costs the larger group wins (fewer block tables); a saving under a tenth is not worth more tables.
     best = max(counts.values())
     for slabs in range(best - 1, 0, -1):
-        if cost(slabs) < 0.97 * cost(best):
+        if cost(slabs) < 0.9 * cost(best):
             best = slabs
     return best
 
