@@ -1,6 +1,7 @@
 """The property tests are worth something: each seeded defect makes some random schedule fail, soon."""
 
 import pytest
+
 from tests.property.defects import DEFECTS, Defect, seeded
 from tests.property.schedules import run_schedule
 

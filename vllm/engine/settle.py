@@ -151,9 +151,9 @@ def _add_prompt_logprobs(flight: InFlight, result: StepResult, updates: list[Seq
             continue
         fresh: list[tuple[int, TokenLogprobs]] = []
         for position, found in pieces:
-            if position == seq.num_prompt_logprobs:
+            if position >= seq.num_prompt_logprobs:
                 fresh.append((position, found))
-                seq.num_prompt_logprobs += 1
+                seq.num_prompt_logprobs = position + 1
         if fresh:
             _update_of(seq, updates, now).prompt_logprobs = fresh
 

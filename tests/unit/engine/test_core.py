@@ -4,6 +4,7 @@ from collections import deque
 from dataclasses import replace
 
 import pytest
+
 from tests.fakes.fingerprint import FingerprintExecutor, reference
 from vllm.engine.core import Engine
 from vllm.kv.groups import make_kv_plan

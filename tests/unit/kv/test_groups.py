@@ -1,6 +1,7 @@
 """KV plans: how layers are grouped, and the arithmetic of what fits."""
 
 import pytest
+
 from vllm.errors import CapacityError
 from vllm.kv.groups import blocks_needed, bytes_needed, bytes_per_token, make_kv_plan, max_tokens_that_fit
 from vllm.protocol.kv import FullKV, KVKind, KVPlan, LatentKV, SlidingKV
@@ -75,7 +76,9 @@ def test_a_window_bounds_what_a_sequence_holds() -> None:
 @pytest.mark.parametrize("tokens", [1, 16, 17, 500, 5000])
 def test_bytes_needed_hold_what_they_promise(tokens: int) -> None:
     p = plan([FULL if i % 2 else SLIDING for i in range(6)])
-    again = make_kv_plan([FULL if i % 2 else SLIDING for i in range(6)], "bfloat16", budget_bytes=bytes_needed(p, tokens))
+    again = make_kv_plan(
+        [FULL if i % 2 else SLIDING for i in range(6)], "bfloat16", budget_bytes=bytes_needed(p, tokens)
+    )
     assert max_tokens_that_fit(again) >= tokens
 
 

@@ -1,6 +1,7 @@
 """The KV manager on its own: hits by the rules of wall 4, windows, siblings, and blocks that come back late."""
 
 import pytest
+
 from vllm.kv.groups import make_kv_plan
 from vllm.kv.manager import KVManager
 from vllm.protocol.kv import NULL_BLOCK, FullKV, KVKind, SlidingKV

@@ -1,6 +1,7 @@
 """The block pool: references, the order of reuse, and keys that live until a block is taken again."""
 
 import pytest
+
 from vllm.kv.pool import BlockPool
 from vllm.kv.prefix import PrefixIndex
 

@@ -1,6 +1,7 @@
 """Content keys: equal exactly where KV may be shared."""
 
 import pytest
+
 from vllm.kv.prefix import KeyChain, root_key
 from vllm.protocol.request import EmbedSpan, Request, Span, TokenSpan
 from vllm.protocol.sequence import Sequence

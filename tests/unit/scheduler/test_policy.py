@@ -1,6 +1,7 @@
 """Orders of service."""
 
 import pytest
+
 from vllm.protocol.request import Request, TokenSpan
 from vllm.protocol.sequence import Sequence
 from vllm.sampling_params import SamplingParams
@@ -84,5 +85,5 @@ def test_an_idle_tenant_saves_no_credit() -> None:
 
 
 def test_an_unknown_policy_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="fcfs, priority, fair.*'lifo'"):
+    with pytest.raises(ValueError, match=r"fcfs, priority, fair.*'lifo'"):
         make_policy("lifo")

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+
 from vllm.kv.groups import make_kv_plan
 from vllm.kv.manager import KVManager
 from vllm.protocol.kv import FullKV
