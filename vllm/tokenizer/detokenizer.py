@@ -68,11 +68,11 @@ class _PieceStream:
             if token_id in self._skipped:
                 continue
             if self._is_first or self._is_tail:
-                piece = self._begin(token_id)
+                piece: str | bytes | None = self._begin(token_id)
             else:
                 piece = self._cache.get(token_id)
-                if piece is None:
-                    piece = self._table.piece(token_id)
+            if piece is None:
+                piece = self._table.piece(token_id)
             if piece.__class__ is str and not self._is_split:
                 text += piece
             else:

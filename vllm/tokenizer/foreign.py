@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
 
-def load_foreign(
-    files: TokenizerFiles, trust_remote_code: bool, revision: str | None
-) -> tuple[Backend | None, Tokenizer | None]:
-    """(backend, None) for what became a `tokenizers` object, (None, wrapped) for the rest. Raises TokenizerError."""
+def load_foreign(files: TokenizerFiles, trust_remote_code: bool, revision: str | None) -> Backend | Tokenizer:
+    """What became a `tokenizers` object, or a wrapper around the rest. Raises TokenizerError."""
     if "auto_map" in files.config and not trust_remote_code and not files.tokenizer_class:
         raise TokenizerError(
             f"The tokenizer in {files.folder} needs Python code that comes with it. "
@@ -41,8 +39,8 @@ def load_foreign(
         if value is not None:
             files.named.setdefault(name, str(value))
     if theirs.is_fast:
-        return theirs.backend_tokenizer, None
-    return None, ForeignTokenizer(theirs, files)
+        return theirs.backend_tokenizer  # type: ignore[no-any-return]
+    return ForeignTokenizer(theirs, files)
 
 
 class ForeignTokenizer(Tokenizer):

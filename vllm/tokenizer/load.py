@@ -63,8 +63,8 @@ def load(
         )
     from vllm.tokenizer.foreign import load_foreign
 
-    backend, fallback = load_foreign(files, trust_remote_code, revision)
-    return _finish(backend, files) if fallback is None else fallback
+    found = load_foreign(files, trust_remote_code, revision)
+    return found if isinstance(found, Tokenizer) else _finish(found, files)
 
 
 _ANY_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "vocab.txt", "spiece.model", "tekken.json")

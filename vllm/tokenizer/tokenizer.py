@@ -173,7 +173,7 @@ class Tokenizer:
 
         assert self.backend_tokenizer is not None
         decoder = self.backend_tokenizer.decoder
-        return None if decoder is None else json.loads(decoder.__getstate__())  # type: ignore[no-any-return]
+        return None if decoder is None else json.loads(decoder.__getstate__())
 
     # ---- vocabulary --------------------------------------------------------------------------------------------------
 
