@@ -68,7 +68,27 @@ def word_piece(size=400):
     return tok
 
 
+def word_level(size=300):
+    """No decoder at all: tokens are joined by blanks."""
+    tok = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    tok.pre_tokenizer = pre_tokenizers.Whitespace()
+    tok.train_from_iterator(TEXT, trainers.WordLevelTrainer(vocab_size=size, special_tokens=ENDS, show_progress=False))
+    return tok
+
+
+def bpe_suffix(size=400):
+    """Words end with </w>, as in the first BPE models."""
+    tok = Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
+    tok.pre_tokenizer = pre_tokenizers.Whitespace()
+    tok.decoder = decoders.BPEDecoder(suffix="</w>")
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=ENDS, end_of_word_suffix="</w>", show_progress=False)
+    tok.train_from_iterator(TEXT, trainer)
+    return tok
+
+
 KINDS = {
+    "word_level": word_level,
+    "bpe_suffix": bpe_suffix,
     "byte_level": byte_level,
     "byte_fallback": byte_fallback,
     "byte_fallback_no_strip": lambda: byte_fallback(strip=False),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import nodes
@@ -132,6 +133,7 @@ def plain(value: Any, depth: int = 0) -> Any:
     raise ChatTemplateError(f"messages hold a {type(value).__name__}: {quoted(value)}; only plain data is read.")
 
 
+@lru_cache(maxsize=64)
 def reads_parts(template: str) -> bool:
     """Whether a template loops over a message's content, so that it wants parts and not text."""
     tree = parse(template)

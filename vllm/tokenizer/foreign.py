@@ -8,6 +8,7 @@ Callers: tokenizer/load.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from vllm.errors import TokenizerError
@@ -25,6 +26,7 @@ def load_foreign(files: TokenizerFiles, trust_remote_code: bool, revision: str |
             f"The tokenizer in {files.folder} needs Python code that comes with it. "
             "Read that code, then pass trust_remote_code=True to run it."
         )
+    _check_packages(files)
     from transformers import AutoTokenizer
 
     try:
@@ -41,6 +43,31 @@ def load_foreign(files: TokenizerFiles, trust_remote_code: bool, revision: str |
     if theirs.is_fast:
         return theirs.backend_tokenizer  # type: ignore[no-any-return]
     return ForeignTokenizer(theirs, files)
+
+
+def _check_packages(files: TokenizerFiles) -> None:
+    """Say which package is missing, before transformers says it in a screenful. Raises TokenizerError."""
+    for name in ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model"):
+        path = files.folder / name
+        if not path.is_file():
+            continue
+        with path.open("rb") as file:
+            is_text = file.read(1) != b"\n"  # why: a sentencepiece model is a protobuf whose first field is number 1
+        wanted = ("tiktoken",) if is_text else ("sentencepiece", "google.protobuf")
+        missing = [package.replace("google.", "") for package in wanted if not _is_installed(package)]
+        if missing:
+            kind = "tiktoken" if is_text else "sentencepiece"
+            raise TokenizerError(
+                f"{path} is a {kind} model, and reading it needs a package that is not installed. "
+                f"Run `pip install {' '.join(missing)}`, or add a tokenizer.json to the folder."
+            )
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # why: find_spec imports the parent of a dotted name
+        return False
 
 
 class ForeignTokenizer(Tokenizer):

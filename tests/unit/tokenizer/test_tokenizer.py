@@ -243,3 +243,11 @@ def test_neither_torch_nor_transformers_is_imported(tmp_path):
         "print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("head", "package"), [(b"\n\x0b\n\x05<unk>", "sentencepiece"), (b"IQ== 0\n", "tiktoken")])
+def test_missing_package_is_named(head, package, tmp_path, monkeypatch):
+    monkeypatch.setattr("vllm.tokenizer.foreign._is_installed", lambda name: name != package)
+    (tmp_path / "tokenizer.model").write_bytes(head)
+    with pytest.raises(TokenizerError, match=f"pip install {package}`"):
+        load(tmp_path)
