@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 THERE = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub"}
 THERE |= {"jinja2", "numpy", "tqdm", "pillow", "llvmlite"}
 NOT_RUN = {"import-linter"}
-GLIBC = [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 24, 17, 12, 5)] + ["manylinux2014_x86_64"]
+GLIBC = [f"manylinux_2_{minor}_x86_64" for minor in (35, 34, 31, 28, 27, 24, 17, 12, 5)] + ["manylinux2014_x86_64"]
 
 
 def main() -> int:
