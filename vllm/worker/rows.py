@@ -30,8 +30,8 @@ class Rows:
         self.max_lens = np.zeros(max_rows, np.int64)
         self.done = np.zeros(max_rows, bool)
         self.prompt_lens = np.zeros(max_rows, np.int64)
-        self.seq_ids = [-1] * max_rows
-        self.epochs = [-1] * max_rows
+        self.seq_ids = np.full(max_rows, -1, np.int64)
+        self.epochs = np.full(max_rows, -1, np.int64)
         self.stop_ids: list[frozenset[int]] = [frozenset()] * max_rows
         self.block_sizes = [g.block_size for g in kv_plan.groups]
         self.tables = [_table(max_rows, max_model_len, g.kind, g.block_size) for g in kv_plan.groups]
@@ -41,11 +41,12 @@ class Rows:
     def open(self, o: RowOpen) -> None:
         """A sequence takes its row."""
         r, length = o.row, len(o.token_ids)
+        self.close(r)
         assert length <= self.max_model_len + 1, f"{length} tokens in a row of {self.max_model_len}"
         assert len(o.block_ids) == len(self.tables), f"{len(o.block_ids)} block tables for {len(self.tables)} groups"
         self.tokens[r, :length] = o.token_ids
         self.lens[r], self.computed[r], self.max_lens[r] = length, o.num_computed, o.max_len
-        self.prompt_lens[r], self.done[r] = o.prompt_len, False
+        self.prompt_lens[r] = o.prompt_len
         self.seq_ids[r], self.epochs[r], self.stop_ids[r] = o.seq_id, o.epoch, o.stop_ids
         for group, ids in enumerate(o.block_ids):
             self.table_lens[group][r] = 0
@@ -54,7 +55,9 @@ class Rows:
     def close(self, row: int) -> None:
         """The row is free. Its blocks are the host's business."""
         self.seq_ids[row] = -1
-        self.done[row] = False
+        if self.done[row]:
+            self.done[row] = False
+            self.any_done = bool(self.done.any())
 
     def append_blocks(self, row: int, group: int, ids: list[int]) -> None:
         """Continue a row's block table of a group."""
@@ -76,8 +79,9 @@ class Rows:
         self.tokens[rows, lens] = tokens
         self.lens[rows] = lens + 1
         done = lens + 1 >= self.max_lens[rows]
+        stop_ids = self.stop_ids
         for i, (row, token) in enumerate(zip(rows.tolist(), tokens.tolist(), strict=True)):
-            if token in self.stop_ids[row]:
+            if token in stop_ids[row]:
                 done[i] = True
         if done.any():
             self.done[rows[done]] = self.any_done = True

@@ -23,6 +23,7 @@ from vllm.sampling.lines import Lines, Sampled, Stage
 from vllm.sampling.sampler import Sampler
 from vllm.util.clock import SYSTEM, Clock
 from vllm.worker.batch import gather
+from vllm.worker.picked import Picked
 from vllm.worker.prompt_logprobs import prompt_logprobs
 from vllm.worker.rows import Rows, copy_blocks
 
@@ -57,14 +58,13 @@ class Runner:
         began = self._clock.monotonic()
         self._apply(plan)
         result = StepResult(plan.step_id)
-        asked = [i for i, n in enumerate(plan.num_query) if n]
-        if asked:
+        if plan.rows:
+            assert all(plan.num_query), "every planned row has at least one token"
             assert plan.num_tokens <= self._max_tokens, f"{plan.num_tokens} tokens in a step of {self._max_tokens}"
-            planned = np.array([plan.rows[i] for i in asked])
-            num_query = np.array([plan.num_query[i] for i in asked])
+            planned, num_query = np.array(plan.rows), np.array(plan.num_query)
             hidden = self._forward(planned, num_query)
             self._prompt_logprobs(planned, num_query, hidden, result)
-            self._sample(plan, asked, planned, num_query, hidden, result)
+            self._sample(plan, planned, num_query, hidden, result)
         result.seconds = self._clock.monotonic() - began
         return result
 
@@ -115,37 +115,26 @@ class Runner:
     def _sample(
         self,
         plan: StepPlan,
-        asked: list[int],
         planned: np.ndarray,
         num_query: np.ndarray,
         hidden: torch.Tensor,
         result: StepResult,
     ) -> None:
         """Choose tokens for the lines of the step, write them into rows and into the result."""
-        rows, ends = self.rows, np.cumsum(num_query)
-        lines, where, counts = Lines([], [], self._tokens), [], []
-        """lines: the sampled ones; where: their rows of `hidden`; counts: (row, its number of lines)."""
-        line_of_row: dict[int, int] = {}
-        computed = rows.computed[planned] + num_query
-        for i, row, end, known in zip(asked, planned.tolist(), ends.tolist(), computed.tolist(), strict=True):
-            if not plan.samples[i]:
-                continue
-            num = 1 + len(plan.drafts[row]) if row in plan.drafts else 1
-            line_of_row[row] = end - 1
-            counts.append((row, num))
-            lines.rows.extend([row] * num)
-            lines.lens.extend(range(known - num + 1, known + 1))
-            where.extend(range(end - num, end))
-        rows.computed[planned] = computed
+        rows = self.rows
+        known, ends = rows.computed[planned] + num_query, np.cumsum(num_query)
+        sampling = np.array(plan.samples)
+        rows.computed[planned] = known
+        chosen, lens, last = planned[sampling], known[sampling], ends[sampling] - 1
+        nums = [1 + len(plan.drafts.get(row, ())) for row in chosen.tolist()] if plan.drafts else [1] * len(chosen)
+        picked = Picked(chosen.tolist(), nums, lens.tolist(), last.tolist(), not plan.drafts)
         for row, parent in plan.fan_out:
-            counts.append((row, 1))
-            lines.rows.append(row)
-            lines.lens.append(int(rows.lens[row]))
-            where.append(line_of_row[parent])
+            picked.add(row, int(rows.lens[row]), picked.line_of(parent))
             rows.computed[row] = rows.lens[row]
-        if not where:
+        if not picked.rows:
             return
-        self._write(counts, self._choose(lines, where, hidden), result)
+        lines = Lines(picked.line_rows(), picked.line_lens(), self._tokens)
+        self._write(picked, self._choose(lines, picked.where(), hidden), result)
 
     def _choose(self, lines: Lines, where: list[int], hidden: torch.Tensor) -> Sampled:
         """Tokens of the lines; the last pipeline stage chooses and tells the others (-1: the line failed)."""
@@ -155,7 +144,8 @@ class Runner:
             pp.broadcast(tokens, pp.size - 1)
             failed = {n: "" for n, token in enumerate(tokens.tolist()) if token < 0}
             return Sampled(tokens, failed=failed)
-        logits = self.model.logits(hidden[torch.tensor(where, device=hidden.device)])
+        # why: a tensor made from an array costs a tenth of one made from a list
+        logits = self.model.logits(hidden[torch.from_numpy(np.array(where)).to(hidden.device)])
         sampled = self.sampler.sample(logits, lines)
         if pp.size > 1:
             told = sampled.tokens.clone()
@@ -163,20 +153,32 @@ class Runner:
             pp.broadcast(told, pp.rank)
         return sampled
 
-    def _write(self, counts: list[tuple[int, int]], sampled: Sampled, result: StepResult) -> None:
+    def _write(self, picked: Picked, sampled: Sampled, result: StepResult) -> None:
         """Keep the tokens that hold: one per line, up to the first draft that was not what the target says."""
-        rows, tokens, line = self.rows, sampled.tokens.tolist(), 0
-        for row, num in counts:
-            epoch, seq_id = rows.epochs[row], rows.seq_ids[row]
+        rows = self.rows
+        if picked.is_plain and not sampled.failed:
+            chosen, tokens = np.array(picked.rows), sampled.tokens.cpu().numpy()
+            result.seq_ids, result.epochs = rows.seq_ids[chosen].tolist(), rows.epochs[chosen].tolist()
+            result.tokens = [[token] for token in tokens.tolist()]
+            result.logprobs = {n: [entry] for n, entry in sampled.logprobs.items()}
+            if rows.any_done:
+                going = ~rows.done[chosen]
+                for n in np.flatnonzero(~going).tolist():
+                    result.tokens[n] = []
+                    result.logprobs.pop(n, None)
+                chosen, tokens = chosen[going], tokens[going]
+            rows.add_tokens(chosen, tokens)
+            return
+        tokens, line = sampled.tokens.tolist(), 0
+        for row, num in zip(picked.rows, picked.nums, strict=True):
+            epoch, seq_id = int(rows.epochs[row]), int(rows.seq_ids[row])
             why = next((sampled.failed[n] for n in range(line, line + num) if n in sampled.failed), None)
-            kept: list[int] = []
             if why is not None:
                 result.failed.append((seq_id, epoch, why))
                 rows.done[row] = rows.any_done = True
-            elif not rows.done[row]:
-                kept = self._accept(row, tokens[line : line + num])
-            entries = [sampled.logprobs[line + j] for j in range(len(kept)) if line + j in sampled.logprobs]
-            if why is None:
+            else:
+                kept = [] if rows.done[row] else self._accept(row, tokens[line : line + num])
+                entries = [sampled.logprobs[line + j] for j in range(len(kept)) if line + j in sampled.logprobs]
                 if entries:
                     result.logprobs[len(result.seq_ids)] = entries
                 result.seq_ids.append(seq_id)
@@ -215,6 +217,6 @@ class Runner:
                 continue
             follow = self._tokens[row, first + 1 : last + 1].to(hidden.device, torch.int64)
             lines = hidden[begin + first - low : begin + last - low]
-            result.prompt_logprobs[self.rows.seq_ids[row]] = prompt_logprobs(
+            result.prompt_logprobs[int(self.rows.seq_ids[row])] = prompt_logprobs(
                 lines, first, follow, self.model.logits, num, self._as_logits, wanted, self._deterministic
             )
