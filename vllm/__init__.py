@@ -13,6 +13,9 @@ from vllm.version import __version__, __version_tuple__
 
 _HOME = {
     "LLM": "vllm.entrypoints.llm",
+    "LLMEngine": "vllm.entrypoints.offline",
+    "AsyncLLMEngine": "vllm.entrypoints.async_llm",
+    "AsyncEngineArgs": "vllm.config.args",
     "EngineArgs": "vllm.config.args",
     "PromptType": "vllm.inputs",
     "TextPrompt": "vllm.inputs",

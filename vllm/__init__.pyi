@@ -1,7 +1,10 @@
 """The public names as type checkers see them; __init__.py resolves the same ones on first use."""
 
+from vllm.config.args import AsyncEngineArgs as AsyncEngineArgs
 from vllm.config.args import EngineArgs as EngineArgs
+from vllm.entrypoints.async_llm import AsyncLLMEngine as AsyncLLMEngine
 from vllm.entrypoints.llm import LLM as LLM
+from vllm.entrypoints.offline import LLMEngine as LLMEngine
 from vllm.inputs import PromptType as PromptType
 from vllm.inputs import TextPrompt as TextPrompt
 from vllm.inputs import TokensPrompt as TokensPrompt

@@ -2,4 +2,4 @@
 
 from vllm.util.facade import forward
 
-__getattr__ = forward(__name__, {"AsyncLLMEngine": "vllm.entrypoints.async_llm:AsyncLLM"})
+__getattr__ = forward(__name__, {"AsyncLLMEngine": "vllm.entrypoints.async_llm"})

@@ -211,3 +211,6 @@ class AsyncLLM:
         self.engine.abort_request(request_id)
         if sink is not None and why is not None:
             sink(EngineGenerateError(f"Request {request_id} ended: {why}."))
+
+
+AsyncLLMEngine = AsyncLLM

@@ -64,6 +64,7 @@ def load(
     from vllm.tokenizer.foreign import load_foreign
 
     found = load_foreign(files, trust_remote_code, revision)
+    files.are_ends_said = any(key in overrides for key in _ENDS)  # why: transformers has followed the files' own
     return found if isinstance(found, Tokenizer) else _finish(found, files)
 
 
