@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 
 from vllm.ops.activation import activate, activate_mul
@@ -31,9 +34,13 @@ def _activate(k, x, out, rows, inner, T, act, gated):
 def _run(x: torch.Tensor, act: str, gated: bool) -> torch.Tensor:
     inner = x.shape[-1] // (2 if gated else 1)
     out = torch.empty((*x.shape[:-1], inner), dtype=x.dtype)
-    call = _activate.get(T=NAMES_OF[x.dtype], act=act, gated=gated)
-    call(x.data_ptr(), out.data_ptr(), x.numel() // x.shape[-1], inner)
+    _function(x.dtype, act, gated)(x.data_ptr(), out.data_ptr(), x.numel() // x.shape[-1], inner)
     return out
+
+
+@functools.cache
+def _function(dtype: torch.dtype, act: str, gated: bool) -> Callable[..., None]:
+    return _activate.get(T=NAMES_OF[dtype], act=act, gated=gated)
 
 
 @activate.kernel("jit", when=_here)

@@ -13,6 +13,8 @@ Keys past the end of a sequence are never multiplied, so what a block held befor
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +40,9 @@ class PackedCache:
 
     flat: torch.Tensor
     block_size: int
+    address: int
+    stride: int
+    """Elements from a block to the next."""
 
 
 def layout(slab: torch.Tensor, dtype: torch.dtype, block_size: int, shape: AttentionShape) -> Any:
@@ -48,7 +53,7 @@ def layout(slab: torch.Tensor, dtype: torch.dtype, block_size: int, shape: Atten
     flat = slab.view(dtype)
     need = shape.kv_heads * block_size * (shape.dim + shape.v_dim)
     assert need <= flat.shape[1], f"a block needs {need} elements, the slab has {flat.shape[1]}"
-    return PackedCache(flat, block_size)
+    return PackedCache(flat, block_size, flat.data_ptr(), flat.stride(0))
 
 
 @kernel(
@@ -254,17 +259,57 @@ def _height(group: int, most: int) -> int:
     return -(-group // tiles)
 
 
-def _work(batch: Batch, per_tile: int) -> torch.Tensor:
-    """[items, 3] int64: sequence, first of its query tokens, number of them. Made once per step."""
-    key = ("cpu attention", per_tile)
-    if key not in batch.scratch:
+@functools.cache
+def _function(
+    dtype: torch.dtype, s: AttentionShape, block_size: int, decodes: bool, sunk: bool
+) -> tuple[Callable[..., None], int]:
+    """(the kernel, tokens of a tile)."""
+    blocks, heights = row_tiles(features())
+    num = s.heads // s.kv_heads
+    height = _height(num, heights[0]) if decodes else heights[0]
+    max_rows = max(-(-num // height) * height, 1 if decodes else ROWS)
+    call = _attention.get(
+        T=NAMES_OF[dtype],
+        heads=s.heads,
+        kv_heads=s.kv_heads,
+        dim=s.dim,
+        v_dim=s.v_dim,
+        P=block_size,
+        height=height,
+        blocks=blocks,
+        max_rows=max_rows,
+        capped=s.softcap is not None,
+        windowed=s.window is not None,
+        sunk=sunk,
+    )
+    return call, max(1, max_rows // num)
+
+
+@dataclass(slots=True)
+class _Step:
+    """What all layers of a KV group share in a step: work [items, 3] (sequence, first token, number) and addresses."""
+
+    work: torch.Tensor
+    items: int
+    before: tuple[int, ...]
+    """Addresses of slots, table, lens, starts and work."""
+    table_stride: int
+
+
+def _step(batch: Batch, group: GroupBatch, per_tile: int) -> _Step:
+    key = ("cpu attention", id(group), per_tile)
+    found = batch.scratch.get(key)
+    if found is None:
         items = [
             (s, first, min(per_tile, n - first))
             for s, n in enumerate(batch.query_lens)
             for first in range(0, n, per_tile)
         ]
-        batch.scratch[key] = torch.tensor(items or [(0, 0, 0)], dtype=torch.int64)[: len(items)]
-    return batch.scratch[key]
+        work = torch.tensor(items or [(0, 0, 0)], dtype=torch.int64)
+        tensors = (group.slot_mapping, group.block_table, batch.seq_lens, batch.query_start, work)
+        found = _Step(work, len(items), tuple(x.data_ptr() for x in tensors), group.block_table.stride(0))
+        batch.scratch[key] = found
+    return found  # type: ignore[return-value]
 
 
 @attention.kernel("jit", when=_here, layout=layout)
@@ -281,34 +326,15 @@ def attention_jit(
     """As the reference. The last dimension of q, k and v, and their heads, must lie close together."""
     if not isinstance(cache, PackedCache):
         return attention(q_THD, k_TKD, v_TKN, cache, batch, group, shape, sinks_H)
-    blocks, heights = row_tiles(features())
-    num, heads_of_one = shape.heads // shape.kv_heads, batch.max_query_len <= 1
-    height = _height(num, heights[0]) if heads_of_one else heights[0]
-    max_rows = max(-(-num // height) * height, 1 if heads_of_one else ROWS)
-    per_tile = max(1, max_rows // num)
-    work = _work(batch, per_tile)
-    call = _attention.get(
-        T=NAMES_OF[q_THD.dtype],
-        heads=shape.heads,
-        kv_heads=shape.kv_heads,
-        dim=shape.dim,
-        v_dim=shape.v_dim,
-        P=cache.block_size,
-        height=height,
-        blocks=blocks,
-        max_rows=max_rows,
-        capped=shape.softcap is not None,
-        windowed=shape.window is not None,
-        sunk=sinks_H is not None,
-    )
-    out = torch.empty(q_THD.shape[0], shape.heads, shape.v_dim, dtype=q_THD.dtype)
+    dtype, tokens = q_THD.dtype, q_THD.shape[0]
+    call, per_tile = _function(dtype, shape, cache.block_size, batch.max_query_len <= 1, sinks_H is not None)
+    step = _step(batch, group, per_tile)
+    out = torch.empty((tokens, shape.heads, shape.v_dim), dtype=dtype)
     call(
-        *(x.data_ptr() for x in (q_THD, k_TKD, v_TKN, cache.flat, group.slot_mapping, group.block_table)),
-        *(x.data_ptr() for x in (batch.seq_lens, batch.query_start, work)),
+        *(q_THD.data_ptr(), k_TKD.data_ptr(), v_TKN.data_ptr(), cache.address, *step.before),
         0 if sinks_H is None else sinks_H.data_ptr(),
         out.data_ptr(),
-        *(q_THD.shape[0], work.shape[0], q_THD.stride(0), k_TKD.stride(0), v_TKN.stride(0)),
-        *(cache.flat.stride(0), group.block_table.stride(0)),
+        *(tokens, step.items, q_THD.stride(0), k_TKD.stride(0), v_TKN.stride(0), cache.stride, step.table_stride),
         *(shape.scale, shape.softcap or 0.0, shape.window or 0),
     )
     return out

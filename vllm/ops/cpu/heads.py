@@ -6,6 +6,9 @@ wrote them, so q, k and v come back as views of its rows; only attention reads t
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 
 from vllm.ops.cpu.jit import kernel
@@ -82,15 +85,7 @@ def split_heads_jit(
     s, tokens = shape, qkv_TJ.shape[0]
     if half or q_norm_D is not None or s.clip is not None:
         assert half == 0 or (cos_TR.is_contiguous() and sin_TR.is_contiguous())
-        _heads.get(
-            T=NAMES_OF[qkv_TJ.dtype],
-            heads=s.heads,
-            kv_heads=s.kv_heads,
-            dim=s.dim,
-            half=half,
-            normed=q_norm_D is not None,
-            clipped=s.clip is not None,
-        )(
+        _function(qkv_TJ.dtype, s, half, q_norm_D is not None)(
             qkv_TJ.data_ptr(),
             0 if q_norm_D is None else q_norm_D.data_ptr(),
             0 if k_norm_D is None else k_norm_D.data_ptr(),
@@ -100,5 +95,11 @@ def split_heads_jit(
             s.eps,
             0.0 if s.clip is None else s.clip,
         )
-    q, k, v = qkv_TJ.view(tokens, -1, s.dim).split((s.heads, s.kv_heads, s.kv_heads), 1)
-    return q, k, v
+    heads = qkv_TJ.view(tokens, s.heads + 2 * s.kv_heads, s.dim)
+    return torch.split_with_sizes(heads, (s.heads, s.kv_heads, s.kv_heads), 1)
+
+
+@functools.cache
+def _function(dtype: torch.dtype, s: HeadsShape, half: int, normed: bool) -> Callable[..., None]:
+    sizes = {"heads": s.heads, "kv_heads": s.kv_heads, "dim": s.dim, "half": half}
+    return _heads.get(T=NAMES_OF[dtype], **sizes, normed=normed, clipped=s.clip is not None)

@@ -96,7 +96,10 @@ class Kernel:
         self._ready: dict[tuple[tuple[str, Any], ...], Callable[..., None]] = {}
 
     def get(self, **fixed: Any) -> Callable[..., None]:
-        """The compiled function of a variant. Names of dtypes are for `name:T*`; all of them reach the body."""
+        """The compiled function of a variant. Names of dtypes are for `name:T*`; all of them reach the body.
+
+        Looking a variant up costs microseconds: callers keep what they get.
+        """
         key = tuple(sorted(fixed.items()))
         found = self._ready.get(key)
         if found is None:
@@ -127,8 +130,12 @@ class Kernel:
         kinds = [ctypes_of.get(kind, ctypes.c_int64) for kind in self._kinds(fixed)]
         call = ctypes.CFUNCTYPE(None, *kinds, ctypes.c_int32)(engine.get_function_address(entry))
 
+        if not _openmp()[0]:
+            return lambda *args: call(*args, 1)
+        threads = torch.get_num_threads
+
         def run(*args: Any) -> None:
-            call(*args, num_threads())
+            call(*args, threads())
 
         return run
 

@@ -10,6 +10,8 @@ of an output does not depend on the other tokens (`tiles.py`).
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +34,9 @@ class Packed:
     data: torch.Tensor
     """[ceil(O / 16), E / pair, 16 * pair]"""
     rows: int
-    inner: int
+    words: int
+    address: int
+    """Of `data`."""
 
 
 def _here(target: Target) -> bool:
@@ -118,30 +122,40 @@ def pack(weight_OE: torch.Tensor) -> object:
     data = memory.empty((-(-rows // 16), words, 16 * PER_WORD[dtype]), weight_OE.dtype)
     weight = weight_OE.contiguous()
     _pack_rows(weight.data_ptr(), data.data_ptr(), rows, words)
-    return Packed(data, rows, inner)
+    return Packed(data, rows, words, data.data_ptr())
 
 
 def run(x_TE: torch.Tensor, packed: Packed, bias_O: torch.Tensor | None, out: torch.Tensor) -> None:
     """Fill `out` [T, O] (bf16 or float32)."""
-    dtype, x = NAMES_OF[x_TE.dtype], x_TE.contiguous()
-    blocks, heights = row_tiles(features())
-    if packed.rows < 32 * blocks * num_threads():
-        blocks = 1
-    _function(dtype, NAMES_OF[out.dtype], blocks, heights, bias_O is not None)(
+    x = x_TE if x_TE.is_contiguous() else x_TE.contiguous()
+    call, width = _function(x.dtype, out.dtype, packed.rows, num_threads(), bias_O is not None)
+    call(
         x.data_ptr(),
-        packed.data.data_ptr(),
+        packed.address,
         0 if bias_O is None else bias_O.data_ptr(),
         out.data_ptr(),
         x.shape[0],
         packed.rows,
-        packed.inner // PER_WORD[dtype],
-        -(-packed.rows // (16 * blocks)),
+        packed.words,
+        -(-packed.rows // width),
         SLAB,
     )
 
 
-def _function(dtype: str, out: str, blocks: int, heights: tuple[int, ...], with_bias: bool):
-    return _linear.get(X=WORD[dtype], O=out, T=dtype, blocks=blocks, heights=heights, with_bias=with_bias)
+@functools.cache
+def _function(
+    dtype: torch.dtype, out: torch.dtype, rows: int, threads: int, with_bias: bool
+) -> tuple[Callable[..., None], int]:
+    """(the kernel, rows of a panel)."""
+    blocks, heights = row_tiles(features())
+    blocks = blocks_for(rows, threads, blocks)
+    names = {"X": WORD[NAMES_OF[dtype]], "O": NAMES_OF[out], "T": NAMES_OF[dtype]}
+    return _linear.get(**names, blocks=blocks, heights=heights, with_bias=with_bias), 16 * blocks
+
+
+def blocks_for(rows: int, threads: int, most: int) -> int:
+    """Blocks of a panel: the most, unless the threads would not all find work."""
+    return most if rows >= 32 * most * threads else 1
 
 
 @linear.kernel("jit", when=_here, pack=pack)

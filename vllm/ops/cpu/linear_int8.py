@@ -7,6 +7,8 @@ depends on the order of adding. Without VNNI instructions the same words are mul
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +16,7 @@ import torch
 from vllm.ops.cpu import memory
 from vllm.ops.cpu.jit import features, kernel, num_threads
 from vllm.ops.cpu.lang import W
-from vllm.ops.cpu.linear import NAMES_OF, SLAB, _here, _pack_rows
+from vllm.ops.cpu.linear import NAMES_OF, SLAB, _here, _pack_rows, blocks_for
 from vllm.ops.cpu.tiles import multiply, row_tiles
 from vllm.ops.linear_int8 import Int8Weight, linear_int8, quantize_rows
 
@@ -32,6 +34,8 @@ class PackedInt8:
     shift: torch.Tensor
     rows: int
     inner: int
+    addresses: tuple[int, int, int]
+    """Of data, scale and shift."""
 
 
 @kernel(
@@ -106,7 +110,8 @@ def pack(weight_OE: torch.Tensor) -> object:
         shift[first:last] = 128 * values[first:last].sum(-1, dtype=torch.int32)
     data = memory.empty((blocks, inner // 4, 64), torch.int8)
     _pack_rows(values.data_ptr(), data.data_ptr(), rows, inner // 4)
-    return PackedInt8(data, scale, shift, rows, inner)
+    addresses = data.data_ptr(), scale.data_ptr(), shift.data_ptr()
+    return PackedInt8(data, scale, shift, rows, inner, addresses)
 
 
 @linear_int8.kernel("jit", when=_here, pack=pack)
@@ -115,16 +120,22 @@ def linear_int8_jit(x_TE: torch.Tensor, packed: object, bias_O: torch.Tensor | N
     if not isinstance(packed, PackedInt8):
         return linear_int8(x_TE, packed, bias_O)
     tokens, x = x_TE.shape[0], x_TE.contiguous()
-    blocks, heights = row_tiles(features())
-    if packed.rows < 32 * blocks * num_threads():
-        blocks = 1
     q = torch.empty(tokens, packed.inner, dtype=torch.uint8)
     by, out = torch.empty(tokens), torch.empty(tokens, packed.rows, dtype=x.dtype)
     bias = None if bias_O is None else bias_O.float()
-    _linear_int8.get(T=NAMES_OF[x.dtype], blocks=blocks, heights=heights, with_bias=bias is not None)(
-        *(t.data_ptr() for t in (x, q, by, packed.data, packed.scale, packed.shift)),
+    call, width = _function(x.dtype, packed.rows, num_threads(), bias is not None)
+    call(
+        *(x.data_ptr(), q.data_ptr(), by.data_ptr(), *packed.addresses),
         0 if bias is None else bias.data_ptr(),
         out.data_ptr(),
-        *(tokens, packed.rows, packed.inner // 4, -(-packed.rows // (16 * blocks)), SLAB),
+        *(tokens, packed.rows, packed.inner // 4, -(-packed.rows // width), SLAB),
     )
     return out
+
+
+@functools.cache
+def _function(dtype: torch.dtype, rows: int, threads: int, with_bias: bool) -> tuple[Callable[..., None], int]:
+    """(the kernel, rows of a panel)."""
+    blocks, heights = row_tiles(features())
+    blocks = blocks_for(rows, threads, blocks)
+    return _linear_int8.get(T=NAMES_OF[dtype], blocks=blocks, heights=heights, with_bias=with_bias), 16 * blocks

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 
 from vllm.ops.cpu.jit import kernel
@@ -37,8 +40,8 @@ def _rms_norm(k, x, residual, weight, out, rows, dim, eps, T, add, scaled):
 
 def _run(x: torch.Tensor, residual: torch.Tensor | None, weight: torch.Tensor | None, eps: float) -> torch.Tensor:
     dim = x.shape[-1]
-    out = torch.empty(x.shape, dtype=x.dtype)
-    _rms_norm.get(T=NAMES_OF[x.dtype], add=residual is not None, scaled=weight is not None)(
+    out = torch.empty_like(x)
+    _function(x.dtype, residual is not None, weight is not None)(
         x.data_ptr(),
         0 if residual is None else residual.data_ptr(),
         0 if weight is None else weight.data_ptr(),
@@ -48,6 +51,11 @@ def _run(x: torch.Tensor, residual: torch.Tensor | None, weight: torch.Tensor | 
         eps,
     )
     return out
+
+
+@functools.cache
+def _function(dtype: torch.dtype, add: bool, scaled: bool) -> Callable[..., None]:
+    return _rms_norm.get(T=NAMES_OF[dtype], add=add, scaled=scaled)
 
 
 @rms_norm.kernel("jit", when=_here)
