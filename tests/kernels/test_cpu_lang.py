@@ -81,7 +81,7 @@ import sys, torch
 from vllm.ops.table import Target, select
 ops = select(Target("cpu", torch.bfloat16), folders=("cpu",))
 x, w = torch.randn(5, 64).bfloat16(), torch.randn(70, 64).bfloat16()
-y = ops.linear(x, ops.helper("linear", "pack")(w), None)
+y = ops.linear(x, ops.helper("linear", "pack")(w.clone()), None)
 want = x.double() @ w.double().T
 assert (y.double() - want).abs().max() < 0.01 * want.abs().max()
 q = ops.linear_int8(x, ops.helper("linear_int8", "pack")(w), None)

@@ -38,18 +38,29 @@ def test_linear(chosen, case, bias):
     tokens, inner, rows = case
     x, w = torch.randn(tokens, inner, dtype=dtype), torch.randn(rows, inner, dtype=dtype)
     b = torch.randn(rows, dtype=dtype) if bias else None
-    packed = ops.helper("linear", "pack")(w)
+    packed = ops.helper("linear", "pack")(w.clone())
     want = x.double() @ w.double().T + (b.double() if bias else 0)
     got = ops.linear(x, packed, b)
     close(linear.linear, got, want.to(dtype), dtype)
     alone = torch.cat([ops.linear(x[t : t + 1], packed, b) for t in range(tokens)])
     assert torch.equal(got, alone), "a token's result depends on the other tokens"
+    ids = torch.randint(0, rows, (9,))
+    assert torch.equal(ops.helper("linear", "rows")(ids, packed), w[ids])
+    logits = ops.helper("linear", "wide")(x, packed, b)
+    assert logits.dtype == torch.float32
+    assert (logits.double() - want).abs().max() <= 2e-5 * want.abs().max()
+
+
+def test_packing_takes_no_second_copy():
+    pack = select(Target("cpu", torch.bfloat16), folders=("cpu",)).helper("linear", "pack")
+    w = torch.randn(64, 96, dtype=torch.bfloat16)
+    assert pack(w).address == w.data_ptr()
 
 
 def test_linear_keeps_odd_inner_sizes_right():
     ops = select(Target("cpu", torch.bfloat16), folders=("cpu",))
     x, w = torch.randn(3, 33, dtype=torch.bfloat16), torch.randn(8, 33, dtype=torch.bfloat16)
-    assert torch.equal(ops.linear(x, ops.helper("linear", "pack")(w), None), linear.linear(x, w))
+    assert torch.equal(ops.linear(x, ops.helper("linear", "pack")(w.clone()), None), linear.linear(x, w))
 
 
 @pytest.mark.parametrize("case", (*linear_int8.CASES, (7, 132, 37)), ids=str)

@@ -20,6 +20,7 @@ from vllm.ops.table import Kernels
 from vllm.parallel.mesh import Mesh
 from vllm.parts.decoder import Decoder
 from vllm.parts.tensors import stage_layers
+from vllm.platforms.base import platform_of
 from vllm.protocol.kv import KVPlan
 from vllm.protocol.plan import WorkerPlan
 
@@ -34,11 +35,12 @@ class Model:
     def __init__(self, c: Context, decoder: Decoder) -> None:
         pp = c.mesh.pp
         self.hidden_size, self.vocab, self.dtype = decoder.hidden, decoder.vocab, c.dtype
-        self._embed = EmbeddingLayer(c, decoder.embed) if pp.is_first else None
+        self._embed = EmbeddingLayer(c, decoder.embed, decoder.head.tied and pp.is_last) if pp.is_first else None
         mine = stage_layers(len(decoder.blocks), pp.size, pp.rank)
         self._blocks = [make_block(c, decoder.blocks[i], i) for i in mine]
         self._norm = NormLayer(c, decoder.final_norm, "norm") if pp.is_last else None
-        self._head = self._make_head(c, decoder) if pp.is_last else None
+        packed = self._embed.packed if self._embed is not None else None
+        self._head = HeadLayer(c, decoder, packed) if pp.is_last else None
 
     def __call__(self, batch: Batch, hidden: torch.Tensor | None = None) -> torch.Tensor:
         """Run this rank's blocks. `hidden` is the previous stage's stream; None on the first stage."""
@@ -56,12 +58,6 @@ class Model:
         """[N, E] -> [N, V] float32. Only on the last stage."""
         assert self._head is not None, "only the last stage has a head"
         return self._head(hidden)
-
-    def _make_head(self, c: Context, decoder: Decoder) -> HeadLayer:
-        table = None
-        if decoder.head.tied:
-            table = self._embed.table if self._embed is not None else c.take("embed.weight")
-        return HeadLayer(c, decoder, table)
 
 
 def build(
@@ -91,7 +87,8 @@ def build(
 def make_slabs(kv_plan: KVPlan, device: torch.device) -> list[torch.Tensor]:
     """The cache's memory: one uint8 tensor [num_blocks, block_bytes] per slab, zeroed (never NaN)."""
     shape = (kv_plan.num_blocks, kv_plan.block_bytes)
-    return [torch.zeros(shape, dtype=torch.uint8, device=device) for _ in range(kv_plan.num_slabs)]
+    reserve = platform_of(device).reserve
+    return [reserve(shape, torch.uint8, device.index or 0) for _ in range(kv_plan.num_slabs)]
 
 
 DTYPES: Mapping[str, torch.dtype] = {

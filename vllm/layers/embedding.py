@@ -6,7 +6,7 @@ rank r of tp holds rows [r * V / size, (r + 1) * V / size); a lookup is summed o
 import torch
 
 from vllm.layers.context import Context
-from vllm.layers.linear import Linear, column
+from vllm.layers.linear import Linear
 from vllm.ops.batch import Batch
 from vllm.parts.decoder import Decoder, Embedding
 
@@ -14,9 +14,17 @@ from vllm.parts.decoder import Decoder, Embedding
 class EmbeddingLayer:
     """Token table, scale, learned positions and projection."""
 
-    def __init__(self, c: Context, part: Embedding) -> None:
+    def __init__(self, c: Context, part: Embedding, tied: bool) -> None:
         self._ops, self._axis, self._part = c.ops, c.mesh.tp, part
-        self.table = c.take("embed.weight")
+        table = c.take("embed.weight")
+        self._num_rows = table.shape[0]
+        self.packed: object = None
+        """A tied table in the form that `ops.linear` reads; the head takes it from here."""
+        if tied:
+            self.packed = self._table = c.ops.helper("linear", "pack")(table)
+            self._find = c.ops.helper("linear", "rows")
+        else:
+            self._table, self._find = table, c.ops.embedding
         self._positions = c.take("embed.positions") if part.positions else None
         proj = c.take_if("embed.proj")
         self._proj = None if proj is None else Linear(c, proj)
@@ -35,26 +43,30 @@ class EmbeddingLayer:
 
     def _lookup(self, ids: torch.Tensor) -> torch.Tensor:
         if self._axis.size == 1:
-            return self._ops.embedding(ids, self.table)
-        local = ids - self._axis.rank * self.table.shape[0]
-        absent = (local < 0) | (local >= self.table.shape[0])
-        x = self._ops.embedding(local.masked_fill(absent, 0), self.table)
+            return self._find(ids, self._table)
+        local = ids - self._axis.rank * self._num_rows
+        absent = (local < 0) | (local >= self._num_rows)
+        x = self._find(local.masked_fill(absent, 0), self._table)
         return self._axis.all_reduce(x.masked_fill_(absent[:, None], 0.0))
 
 
 class HeadLayer:
     """softcap(multiplier * (proj(x) W^T + b)) as float32 logits of the whole vocabulary, on every rank."""
 
-    def __init__(self, c: Context, decoder: Decoder, tied_table: torch.Tensor | None) -> None:
+    def __init__(self, c: Context, decoder: Decoder, packed: object = None) -> None:
+        """`packed` is the tied table of this rank's embedding; without one the tensors are taken."""
         self._part, self._axis, self._softcap = decoder.head, c.mesh.tp, c.ops.softcap
         proj = c.take_if("head.proj")
         self._proj = None if proj is None else Linear(c, proj)
-        self._map = column(c, "head") if tied_table is None else Linear(c, tied_table, c.take_if("head.bias"))
+        if packed is None:
+            packed = c.ops.helper("linear", "pack")(c.take("embed.weight" if decoder.head.tied else "head.weight"))
+        self._packed, self._bias = packed, c.take_if("head.bias")
+        self._map = c.ops.chosen["linear"].helpers.get("wide", c.ops.linear)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[N, E] -> [N, V] float32."""
         x = x if self._proj is None else self._proj(x)
-        logits = self._axis.all_gather(self._map(x)).float()
+        logits = self._axis.all_gather(self._map(x, self._packed, self._bias)).float()
         part = self._part
         if part.multiplier != 1.0:
             logits = logits * part.multiplier

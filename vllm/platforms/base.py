@@ -28,6 +28,10 @@ class Platform(Protocol):
         """Make this process ready to use device `index`; 0 threads means the platform's own choice."""
         ...
 
+    def reserve(self, shape: tuple[int, ...], dtype: torch.dtype, index: int) -> torch.Tensor:
+        """Zeroed memory for a cache."""
+        ...
+
     def synchronize(self, index: int) -> None:
         """Wait for everything given to the device."""
         ...

@@ -2,6 +2,8 @@
 
 import torch
 
+from vllm.platforms import pages
+
 NAMES = ("cpu",)
 
 
@@ -17,6 +19,9 @@ class CpuPlatform:
     def prepare(self, index: int, num_threads: int) -> None:
         if num_threads > 0:
             torch.set_num_threads(num_threads)
+
+    def reserve(self, shape: tuple[int, ...], dtype: torch.dtype, index: int) -> torch.Tensor:
+        return pages.reserve(shape, dtype)
 
     def synchronize(self, index: int) -> None:
         return None

@@ -31,6 +31,9 @@ class CudaPlatform:
     def prepare(self, index: int, num_threads: int) -> None:
         torch.cuda.set_device(index)
 
+    def reserve(self, shape: tuple[int, ...], dtype: torch.dtype, index: int) -> torch.Tensor:
+        return torch.zeros(shape, dtype=dtype, device=torch.device("cuda", index))
+
     def synchronize(self, index: int) -> None:
         torch.cuda.synchronize(index)
 

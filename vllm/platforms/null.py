@@ -1,5 +1,7 @@
 """A device that holds no data: torch's `meta`. Everything is built and run, nothing is computed."""
 
+import torch
+
 NAMES = ("meta",)
 
 
@@ -14,6 +16,9 @@ class NullPlatform:
 
     def prepare(self, index: int, num_threads: int) -> None:
         return None
+
+    def reserve(self, shape: tuple[int, ...], dtype: torch.dtype, index: int) -> torch.Tensor:
+        return torch.zeros(shape, dtype=dtype, device="meta")
 
     def synchronize(self, index: int) -> None:
         return None

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 import torch
 
-from vllm.ops.cpu import memory
 from vllm.ops.cpu.jit import features, kernel, num_threads
 from vllm.ops.cpu.lang import W
-from vllm.ops.cpu.linear import NAMES_OF, SLAB, _here, _pack_rows, blocks_for
+from vllm.ops.cpu.linear import NAMES_OF, SLAB, _here, blocks_for, pack_words
 from vllm.ops.cpu.tiles import multiply, row_tiles
 from vllm.ops.linear_int8 import Int8Weight, linear_int8, quantize_rows
 
@@ -29,7 +28,7 @@ class PackedInt8:
     """A weight [O, E] in blocks of 16 rows, with scale and 128 times the sum of each row; zeros fill the last block."""
 
     data: torch.Tensor
-    """[ceil(O / 16), E / 4, 64] int8"""
+    """[ceil(O / 16), E / 4, 16] int32: words of four int8"""
     scale: torch.Tensor
     shift: torch.Tensor
     rows: int
@@ -108,8 +107,7 @@ def pack(weight_OE: torch.Tensor) -> object:
         last = min(first + _PIECE, rows)
         values[first:last], scale[first:last] = quantize_rows(weight_OE[first:last])
         shift[first:last] = 128 * values[first:last].sum(-1, dtype=torch.int32)
-    data = memory.empty((blocks, inner // 4, 64), torch.int8)
-    _pack_rows(values.data_ptr(), data.data_ptr(), rows, inner // 4)
+    data = pack_words(values, rows, inner // 4)
     addresses = data.data_ptr(), scale.data_ptr(), shift.data_ptr()
     return PackedInt8(data, scale, shift, rows, inner, addresses)
 
