@@ -28,23 +28,24 @@ from vllm.worker.runner import Runner
 log = get_logger(__name__)
 
 
-def choose_kernels(plan: WorkerPlan, decoder: Decoder, kv_plan: KVPlan) -> Kernels:
-    """A kernel for every op on the plan's device. Raises ValueError for names that do not exist there."""
+def choose_kernels(plan: WorkerPlan, sizes: Iterable[int] = ()) -> Kernels:
+    """A kernel for every op on the plan's device. Raises ValueError for names that do not exist there.
+
+    `sizes` are those of the network that kernels cut into vectors: heads and cache blocks.
+    """
     device = torch.device(plan.device)
     platform = platform_of(device)
     capability = platform.capability(device.index or 0)
     target = Target(device.type, dtype_of(plan.dtype), plan.deterministic, plan.quantization, capability)
     wanted = dict(plan.kernels)
-    if plan.deterministic and not wanted and not _has_whole_vectors(decoder, kv_plan):
+    if plan.deterministic and not wanted and any(size % 16 for size in sizes):
         # why: kernels for whole vectors hand such shapes to the reference, which is not deterministic
         wanted["attention"] = "tiled"
     return select(target, wanted, platform.kernel_folders())
 
 
-def _has_whole_vectors(decoder: Decoder, kv_plan: KVPlan) -> bool:
-    """Head and block sizes are multiples of 16."""
-    sizes = {b.mixer.heads.dim for b in decoder.blocks} | {g.block_size for g in kv_plan.groups}
-    return all(size % 16 == 0 for size in sizes)
+def _block_sizes(kv_plan: KVPlan) -> set[int]:
+    return {g.block_size for g in kv_plan.groups}
 
 
 def make_runner(
@@ -60,7 +61,7 @@ def make_runner(
     platform_of(device).prepare(device.index or 0, worker_plan.num_threads)
     mesh = mesh or Mesh()
     kv_plan = rank_kv_plan(kv_plan, len(decoder.blocks), mesh)
-    ops = choose_kernels(worker_plan, decoder, kv_plan)
+    ops = choose_kernels(worker_plan, {b.mixer.heads.dim for b in decoder.blocks} | _block_sizes(kv_plan))
     log.debug("kernels: %s", ops.names())
     with torch.inference_mode():
         slabs = make_slabs(kv_plan, device)
@@ -78,7 +79,7 @@ def make_foreign_runner(
     """A runner for a network of transformers on one device; its weights are read here."""
     device = torch.device(worker_plan.device)
     platform_of(device).prepare(device.index or 0, worker_plan.num_threads)
-    ops = choose_kernels(worker_plan)
+    ops = choose_kernels(worker_plan, {d for a in foreign.calls for d in (a.dim, a.v_dim)} | _block_sizes(kv_plan))
     log.debug("kernels: %s", ops.names())
     with torch.inference_mode():
         slabs = make_slabs(kv_plan, device)
