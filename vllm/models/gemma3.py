@@ -28,7 +28,6 @@ def describe(c: HFConfig) -> Decoder:
             out_bias=bias,
             qk_norm=(qk, qk),
             window=slides,
-            softcap=c.get("attn_logit_softcapping"),
         )
         return Block(attention, mlp(c, act="hidden_activation"), rms, rms, rms, rms)
 
@@ -56,4 +55,4 @@ TINY = tiny(
         "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
     },
 )
-VARIANTS = ({"final_logit_softcapping": 3.0, "attn_logit_softcapping": 2.0, "attention_bias": True},)
+VARIANTS = ({"final_logit_softcapping": 3.0, "attention_bias": True},)
