@@ -1,7 +1,7 @@
-"""Every description computes what transformers computes: float32, tiny random weights, every parameter away from neutral.
+"""Every description computes what transformers computes: float32, tiny weights, no parameter neutral.
 
-`test_logits`: the forward pass alone, in chunks. `test_tokens`: the whole engine, greedy, with ragged batches, chunks,
-preemption and prefix hits. `test_every_parameter_matters`: the suite would notice a bias or norm that is lost.
+`test_logits`: the forward pass alone, in chunks. `test_tokens`: the whole engine, greedy, with ragged batches,
+chunks, preemption and prefix hits. `test_every_parameter_matters`: the suite would notice a bias or norm that is lost.
 """
 
 from dataclasses import replace

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from vllm.errors import ModelLoadError, ModelNotFoundError, UnknownArchitectureError, nearest, quoted
+from vllm.errors import ModelLoadError, ModelNotFoundError, RefusedError, UnknownArchitectureError, nearest, quoted
 from vllm.parts.checkpoint import Weights
 from vllm.parts.decoder import Decoder
 from vllm.parts.foreign import Foreign
@@ -47,6 +47,13 @@ def describe(config: HFConfig) -> Described:
     if not isinstance(said, list) or not said:
         raise ModelLoadError(
             "config.json has no 'architectures', so it does not say which network the weights belong to"
+        )
+    quantized = config.get("quantization_config")
+    if quantized:
+        method = quantized.get("quant_method", "unknown") if isinstance(quantized, dict) else quantized
+        raise RefusedError(
+            f"this checkpoint is quantized ({quoted(method)}), which is not supported yet; take the unquantized one.",
+            field="model",
         )
     for name in said:
         if name in MODELS:

@@ -1,18 +1,19 @@
-"""Facts of this machine's CPU and memory, read from the kernel without torch.
+"""Facts of this machine's CPU and memory, read from /proc and /sys without torch.
 
-Honours the affinity mask, cgroup v1 and v2 limits, and ONEDNN_MAX_CPU_ISA, which caps what oneDNN may use.
-Called by: assembly and `vllm plan`.
+Counts the affinity mask, every control group above this process (version 1 and 2) and ONEDNN_MAX_CPU_ISA. Invariant: a
+file that is missing or odd means "no limit", never an error, for containers differ. Called by: assembly, `vllm plan`.
 """
 
 import os
+import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 from vllm.protocol.facts import DeviceFacts
 from vllm.util import env
-from vllm.util.arith import cdiv
 
-# why: what oneDNN calls each level and whether bfloat16 and int8 products are among its instructions
-_ISA = {
+# why: what oneDNN calls each level, and whether bfloat16 and int8 products are among its instructions; others have both
+_LEVELS = {
     "SSE41": (False, False),
     "AVX": (False, False),
     "AVX2": (False, False),
@@ -21,86 +22,101 @@ _ISA = {
     "AVX512_CORE": (False, False),
     "AVX512_CORE_VNNI": (False, True),
 }
+_BF16 = frozenset({"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"})
+_INT8 = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "i8mm"})
 _UNLIMITED = 1 << 60
 
 
-def cpu_facts() -> DeviceFacts:
-    """The CPU as a device."""
-    flags = _cpu_flags()
-    may_bf16, may_int8 = _ISA.get((env.text("ONEDNN_MAX_CPU_ISA") or "").upper(), (True, True))
-    total, free = _memory()
+def cpu_facts(root: Path = Path("/")) -> DeviceFacts:
+    """The CPU as a device. `root` stands for / in tests."""
+    flags, name = _cpuinfo(root)
+    may_bf16, may_int8 = _LEVELS.get((env.text("ONEDNN_MAX_CPU_ISA") or "").upper(), (True, True))
+    total, free = _memory(root)
     return DeviceFacts(
         kind="cpu",
-        name=_cpu_name(),
+        name=name,
         total_bytes=total,
         free_bytes=free,
-        num_cores=num_cores(),
+        num_cores=num_cores(root),
         flags=flags,
-        bf16=may_bf16 and bool(flags & {"avx512_bf16", "amx_bf16", "bf16", "avx_ne_convert"}),
-        int8=may_int8 and bool(flags & {"avx512_vnni", "avx_vnni", "amx_int8", "i8mm"}),
+        bf16=may_bf16 and bool(flags & _BF16),
+        int8=may_int8 and bool(flags & _INT8),
     )
 
 
-def num_cores() -> int:
-    """Cores this process may use: the affinity mask, cut to the cgroup's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_quota()
-    return max(1, min(cores, quota)) if quota else cores
+def num_cores(root: Path = Path("/")) -> int:
+    """Cores this process can keep busy: by affinity mask and quota, second threads of a core not counted."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    cores = {_text(root / f"sys/devices/system/cpu/cpu{c}/topology/thread_siblings_list") or str(c) for c in allowed}
+    return max(1, min(len(cores), int(_quota(root))))
 
 
-def _cgroup_quota() -> int | None:
-    """Whole cores of the cgroup's CPU quota, rounded up; None for none."""
-    words = _read("/sys/fs/cgroup/cpu.max").split()
-    if len(words) == 2 and words[0] != "max":
-        return cdiv(int(words[0]), int(words[1]))
-    quota, period = _number("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), _number("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
-    return cdiv(quota, period) if quota and period and quota > 0 else None
+def _quota(root: Path) -> float:
+    """Processors' worth of time that the control groups allow."""
+    limit = float(_UNLIMITED)
+    for folder in _groups(root, "cpu"):
+        words = _text(folder / "cpu.max").split()
+        words = words or [_text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")]
+        if len(words) == 2 and words[0].isdigit() and words[1].isdigit() and int(words[1]) > 0:
+            limit = min(limit, int(words[0]) / int(words[1]))
+    return limit
 
 
-def _memory() -> tuple[int, int]:
-    """(total, free) bytes, within the cgroup's limit. Page cache counts as free, for it gives way."""
-    info = {}
-    for line in _read("/proc/meminfo").splitlines():
-        name, _, rest = line.partition(":")
-        info[name] = int(rest.split()[0]) * 1024
-    total = info.get("MemTotal", 4 << 30)
-    free = info.get("MemAvailable", total // 2)
-    limit = _number("/sys/fs/cgroup/memory.max") or _number("/sys/fs/cgroup/memory/memory.limit_in_bytes")
-    if limit and limit < min(total, _UNLIMITED):
-        used = _number("/sys/fs/cgroup/memory.current") or _number("/sys/fs/cgroup/memory/memory.usage_in_bytes") or 0
-        total, free = limit, min(free, max(0, limit - used + _reclaimable()))
+def _memory(root: Path) -> tuple[int, int]:
+    """(total, free) bytes: the least over the machine and every control group. Page cache that nobody uses is free."""
+    info = dict(line.split(":", 1) for line in _text(root / "proc/meminfo").splitlines() if ":" in line)
+    total = _kib(info.get("MemTotal", "")) or 4 << 30
+    free = _kib(info.get("MemAvailable", "")) or total // 2
+    for folder in _groups(root, "memory"):
+        limit = _number(folder / "memory.max", folder / "memory.limit_in_bytes")
+        used = _number(folder / "memory.current", folder / "memory.usage_in_bytes")
+        if limit is None or used is None or limit >= _UNLIMITED:
+            continue
+        stat = dict(line.split()[:2] for line in _text(folder / "memory.stat").splitlines() if " " in line)
+        cache = int(stat.get("total_inactive_file", stat.get("inactive_file", "0")))
+        total, free = min(total, limit), min(free, max(0, limit - used + cache))
     return total, free
 
 
-def _reclaimable() -> int:
-    """Page cache of the cgroup that the kernel drops when memory is wanted."""
-    for line in _read("/sys/fs/cgroup/memory.stat").splitlines():
-        if line.startswith("inactive_file "):
-            return int(line.split()[1])
-    return 0
+def _groups(root: Path, controller: str) -> Iterator[Path]:
+    """Folders of this process's control group and of those above it."""
+    for line in _text(root / "proc/self/cgroup").splitlines() or ["0::/"]:
+        _, names, path = [*line.split(":", 2), "", ""][:3]
+        if names and controller not in names.split(","):
+            continue
+        tops = [root / "sys/fs/cgroup" / n for n in (names, controller)] if names else [root / "sys/fs/cgroup"]
+        top = next((t for t in tops if t.is_dir()), tops[0])
+        # why: in a container the path may name a folder that only the host sees; the top then still holds our limits
+        for folder in (f := top / path.strip("/"), *f.parents):
+            if folder.is_dir():
+                yield folder
+            if folder == top:
+                break
 
 
-def _cpu_flags() -> frozenset[str]:
-    for line in _read("/proc/cpuinfo").splitlines():
-        if line.startswith(("flags", "Features")):
-            return frozenset(line.partition(":")[2].split())
-    return frozenset()
+def _cpuinfo(root: Path) -> tuple[frozenset[str], str]:
+    """(instruction-set names, model name)."""
+    flags, name = frozenset[str](), ""
+    for line in _text(root / "proc/cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features") and not flags:
+            flags = frozenset(value.split())
+        elif key.strip() == "model name" and not name:
+            name = value.strip()
+    return flags, name or platform.machine() or "CPU"
 
 
-def _cpu_name() -> str:
-    for line in _read("/proc/cpuinfo").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return "CPU"
+def _kib(text: str) -> int:
+    words = text.split()
+    return int(words[0]) * 1024 if words and words[0].isdigit() else 0
 
 
-def _number(path: str) -> int | None:
-    text = _read(path).strip()
-    return int(text) if text.lstrip("-").isdigit() else None
+def _number(*paths: Path) -> int | None:
+    return next((int(text) for path in paths if (text := _text(path)).isdigit()), None)
 
 
-def _read(path: str) -> str:
+def _text(path: Path) -> str:
     try:
-        return Path(path).read_text("utf-8")
+        return path.read_text("utf-8", "replace").strip()
     except OSError:
         return ""

@@ -1,46 +1,63 @@
-"""Bytes of a network on one rank, from its description alone: weights, activations of the largest step, KV cache.
+"""Bytes of a network on one rank, from its description alone: weights exactly, activations of the largest step at most.
 
-Does not know files or devices. Invariant: weight bytes are exact. Called by: resolve, `vllm plan`.
+Does not know files or devices. Called by: resolve, cache, `vllm plan`.
 """
 
-from vllm.parts.decoder import Decoder
-from vllm.parts.ffn import MoE
+from vllm.parts.decoder import Block, Decoder
+from vllm.parts.ffn import MLP, MoE
 from vllm.parts.foreign import Foreign
-from vllm.parts.tensors import stage_tensors
+from vllm.parts.tensors import TensorSpec, num_parameters, stage_tensors
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
+_LINEAR = (".qkv.weight", ".o.weight", ".gate_up.weight", ".up.weight", ".down.weight")
 
 
-def weight_bytes(decoder: Decoder | Foreign, dtype: str, tp_size: int, pp_size: int) -> int:
+Network = Decoder | Foreign
+
+
+def count_parameters(network: Network) -> int:
+    """Exact count of parameters, tied ones once."""
+    return network.num_parameters if isinstance(network, Foreign) else num_parameters(network)
+
+
+def weight_bytes(decoder: Network, dtype: str, tp_size: int, pp_size: int, quantization: str = "none") -> int:
     """Bytes of the parameters on the rank that holds most."""
     if isinstance(decoder, Foreign):
         return decoder.num_parameters * ITEMSIZE[dtype]
-    most = 0
-    for stage in range(pp_size):
-        total = 0
-        for spec in stage_tensors(decoder, pp_size, stage):
-            n = 1
-            for size in spec.local_shape(tp_size, 0):
-                n *= size
-            total += n
-        most = max(most, total)
-    return most * ITEMSIZE[dtype]
+    return max(
+        sum(_bytes(spec, dtype, tp_size, quantization) for spec in stage_tensors(decoder, pp_size, stage))
+        for stage in range(pp_size)
+    )
 
 
-def activation_bytes(decoder: Decoder | Foreign, dtype: str, num_tokens: int, num_lines: int, tp_size: int) -> int:
+def _bytes(spec: TensorSpec, dtype: str, tp_size: int, quantization: str) -> int:
+    shape, numel = spec.local_shape(tp_size, 0), 1
+    for size in shape:
+        numel *= size
+    if quantization == "int8" and spec.name.endswith(_LINEAR):
+        return numel + 4 * shape[0]  # why: one float32 scale per row
+    return numel * ITEMSIZE[dtype]
+
+
+def activation_bytes(decoder: Network, dtype: str, num_tokens: int, num_lines: int, tp_size: int) -> int:
     """Bytes that a step of `num_tokens` query tokens and `num_lines` lines of logits holds at once, at most."""
     if isinstance(decoder, Foreign):
-        widest, blocks = decoder.widest, ()
+        widest = decoder.widest
     else:
-        widest, blocks = 0, decoder.blocks
-    for block in blocks:
-        h, ffn = block.mixer.heads, block.ffn
-        mixer = (2 * h.num + 2 * h.num_kv) * h.dim // tp_size
-        if isinstance(ffn, MoE):
-            inner = 3 * ffn.expert.inter * ffn.top_k // tp_size + ffn.top_k * decoder.hidden
-        else:
-            inner = (2 + ffn.gated) * ffn.inter // tp_size
-        widest = max(widest, mixer, inner)
+        widest = max(_widest(block, tp_size) for block in dict.fromkeys(decoder.blocks))
     per_token = (4 * decoder.hidden + widest) * ITEMSIZE[dtype]
     logits = 2 * 4 * num_lines * decoder.vocab
     return num_tokens * per_token + logits
+
+
+def _widest(block: Block, tp_size: int) -> int:
+    """Elements per token of the widest moment of a block."""
+    heads = block.mixer.heads
+    return max((2 * heads.num + 2 * heads.num_kv) * heads.dim // tp_size, _inner(block.ffn, tp_size))
+
+
+def _inner(ffn: MLP | MoE, tp_size: int) -> int:
+    if isinstance(ffn, MLP):
+        return (2 + ffn.gated) * ffn.inter // tp_size
+    shared = _inner(ffn.shared, tp_size) if ffn.shared else 0
+    return ffn.top_k * (3 * ffn.expert.inter // tp_size + ffn.expert.hidden) + 4 * ffn.num_experts + shared

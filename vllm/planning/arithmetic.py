@@ -1,0 +1,68 @@
+"""What the numbers are and who computes them: dtype, quantization, threads.
+
+Does not know shapes. Called by: resolve.
+"""
+
+from vllm.config.args import EngineArgs
+from vllm.errors import RefusedError
+from vllm.planning.choices import Choices
+from vllm.protocol.facts import DeviceFacts
+from vllm.util import env
+from vllm.util.arith import human_bytes
+
+_WORDS = {"half": "float16", "float": "float32"}
+_SMALL_BYTES = 64 << 20
+"""Weights below this are read from a core's own cache: a second thread costs more than it brings."""
+
+
+def choose_dtype(args: EngineArgs, checkpoint: str, device: DeviceFacts, chosen: Choices) -> str:
+    """bfloat16, float16 or float32. `checkpoint` is what config.json says the weights are stored as."""
+    said = _WORDS.get(args.dtype, args.dtype)
+    if said != "auto":
+        if device.kind == "cpu" and said == "float16":
+            raise RefusedError(
+                "dtype float16 is slow and inexact on a CPU; take bfloat16, float32 or auto.", field="dtype", value=said
+            )
+        if said == "bfloat16" and not device.bf16:
+            chosen.note("dtype", said, f"asked for, though {device.name} has no bfloat16 instructions: slow")
+        return said
+    if device.kind == "cpu":
+        took = "bfloat16" if device.bf16 else "float32"
+        has = "has" if device.bf16 else "has no"
+        chosen.note("dtype", took, f"this CPU {has} bfloat16 instructions; the checkpoint is {checkpoint}")
+        return took
+    took = checkpoint if checkpoint in ("float16", "bfloat16") else "bfloat16"
+    why = f"the checkpoint is {checkpoint}"
+    if took == "bfloat16" and not device.bf16:
+        took, why = "float16", f"{why}, and {device.name} has no bfloat16"
+    chosen.note("dtype", took, why)
+    return took
+
+
+def choose_quantization(args: EngineArgs, device: DeviceFacts, chosen: Choices) -> str:
+    """`none` or the method by which weights are quantized at load."""
+    said = args.quantization
+    if said in (None, "none"):
+        return "none"
+    if said != "int8" or device.kind != "cpu":
+        raise RefusedError(
+            f"quantization {said!r} is not supported on {device.kind} yet; on a CPU int8 is.",
+            field="quantization",
+            value=said,
+        )
+    if not device.int8:
+        chosen.note("quantization", said, "this CPU has no VNNI instructions, so int8 saves memory but is slow")
+    return said
+
+
+def choose_threads(weights: int, ranks: int, device: DeviceFacts, chosen: Choices) -> int:
+    """CPU threads of one worker. OMP_NUM_THREADS wins; ranks on one machine share its cores."""
+    said = env.number("OMP_NUM_THREADS")
+    if said:
+        return int(said)
+    if device.kind == "cpu" and weights < _SMALL_BYTES:
+        chosen.note("threads", 1, f"the weights are only {human_bytes(weights)}")
+        return 1
+    share = max(1, device.num_cores // ranks) if device.kind == "cpu" else device.num_cores
+    chosen.note("threads", share, f"{device.num_cores} cores by affinity and quota")
+    return share

@@ -1,0 +1,155 @@
+"""The KV pool: how many blocks, from what was asked, what is needed and what memory is left; and the context it allows.
+
+    on a GPU    gpu_memory_utilization of the device, less others, weights, a step and the platform's own
+    on a CPU    need (usual sequences, or one of the longest), at most a quarter of free memory: what a cache takes is
+                lost to everybody else
+
+Raises CapacityError, which says what would fit. Does not know how blocks are used. Called by: resolve.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from vllm.config.args import EngineArgs
+from vllm.errors import CapacityError, RefusedError
+from vllm.kv.groups import bytes_needed, make_kv_plan, max_tokens_that_fit
+from vllm.parts.tensors import Piece, stage_layers
+from vllm.planning.choices import Choices
+from vllm.planning.memory import Network, count_parameters, weight_bytes
+from vllm.planning.plan import Memory
+from vllm.protocol.facts import DeviceFacts
+from vllm.protocol.kv import FullKV, KVPlan, SlidingKV
+from vllm.protocol.plan import SchedulerPlan
+from vllm.util import env
+from vllm.util.arith import human_bytes
+
+_BLOCK_SIZE = 64
+_USUAL_LEN = 1024
+"""Tokens per sequence that the default CPU cache is made for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the cache must fit into: the devices, how the model is split over them, and the bytes already spent."""
+
+    device: DeviceFacts
+    tp: int
+    pp: int
+    dtype: str
+    spent: Memory
+
+    @property
+    def ranks_here(self) -> int:
+        """Ranks that share the memory of one device."""
+        return self.tp * self.pp if self.device.kind == "cpu" else 1
+
+
+def kv_plan(args: EngineArgs, decoder: Network, scheduler: SchedulerPlan, room: Room, chosen: Choices) -> KVPlan:
+    """The pool, the same number of blocks on every rank. Raises CapacityError, RefusedError."""
+    if args.kv_cache_dtype not in ("auto", room.dtype):
+        raise RefusedError(
+            f"kv_cache_dtype {args.kv_cache_dtype!r} is not supported yet; auto stores keys and values as {room.dtype}",
+            field="kv_cache_dtype",
+            value=args.kv_cache_dtype,
+        )
+    size, kinds = args.block_size or _BLOCK_SIZE, decoder.kv_kinds()
+    one = make_kv_plan(kinds, room.dtype, num_blocks=2, block_size=size)
+    if args.block_size is None:
+        chosen.note("block_size", size, "what the attention kernels read fastest")
+    if args.num_gpu_blocks_override:
+        return _checked(replace(one, num_blocks=args.num_gpu_blocks_override + 1), decoder, room)
+    budget, why = _budget(args, decoder, one, scheduler, room)
+    block = rank_block_bytes(one, len(kinds), room.tp, room.pp)
+    if budget < 2 * block:
+        raise CapacityError(_too_large(decoder, room, budget, 2 * block))
+    chosen.note("KV cache", human_bytes(budget), why)
+    return _checked(replace(one, num_blocks=budget // block), decoder, room)
+
+
+def rank_block_bytes(plan: KVPlan, num_layers: int, tp: int, pp: int) -> int:
+    """Bytes of one block, all slabs, on the rank that holds most: its share of the heads, its stage's layers."""
+    heads = [g.kind.num_kv_heads for g in plan.groups if isinstance(g.kind, FullKV | SlidingKV)]
+    share = max((Fraction(Piece(n, n).shard(tp, 0)[1], n) for n in heads), default=Fraction(1))
+    stages = [stage_layers(num_layers, pp, rank) for rank in range(pp)]
+    slabs = max(sum(i in stage for i in g.layers) for g in plan.groups for stage in stages)
+    return math.ceil(plan.block_bytes * share) * slabs
+
+
+def _budget(args: EngineArgs, decoder: Network, one: KVPlan, scheduler: SchedulerPlan, room: Room) -> tuple[int, str]:
+    """(bytes on one rank, why)."""
+    device, spent, ranks = room.device, room.spent.total, room.ranks_here
+    if args.kv_cache_memory_bytes:
+        return args.kv_cache_memory_bytes, "kv_cache_memory_bytes"
+    if device.kind == "cuda":
+        top, others = int(device.total_bytes * args.gpu_memory_utilization), device.total_bytes - device.free_bytes
+        return top - others - spent, f"gpu_memory_utilization {args.gpu_memory_utilization} of " + human_bytes(
+            device.total_bytes
+        )
+    asked = env.number("VLLM_CPU_KVCACHE_SPACE")
+    if asked:
+        return int(asked * 2**30), "VLLM_CPU_KVCACHE_SPACE"
+    scale = Fraction(rank_block_bytes(one, len(decoder.kv_kinds()), room.tp, room.pp), one.num_slabs * one.block_bytes)
+    longest = bytes_needed(one, scheduler.max_model_len)
+    usual = bytes_needed(one, min(scheduler.max_model_len, _USUAL_LEN), scheduler.max_num_seqs)
+    need, quarter = math.ceil(max(longest, usual) * scale), device.free_bytes // 4 // ranks
+    left = device.free_bytes // ranks - spent
+    if need <= min(quarter, left):
+        return need, f"{scheduler.max_num_seqs} sequences of {_USUAL_LEN} tokens or one of the longest"
+    if left < quarter:
+        return left, f"what the weights leave of the {human_bytes(device.free_bytes)} that are free"
+    return quarter, f"a quarter of the {human_bytes(device.free_bytes)} that are free"
+
+
+def _checked(plan: KVPlan, decoder: Network, room: Room) -> KVPlan:
+    """The plan, when all of the engine fits beside it into the memory that is free."""
+    kv = plan.num_blocks * rank_block_bytes(plan, len(decoder.kv_kinds()), room.tp, room.pp)
+    if (room.spent.total + kv) * room.ranks_here > room.device.free_bytes:
+        raise CapacityError(_too_large(decoder, room, room.device.free_bytes // room.ranks_here - room.spent.total, kv))
+    return plan
+
+
+def _too_large(decoder: Network, room: Room, left: int, wanted: int) -> str:
+    spent, free = room.spent, human_bytes(room.device.free_bytes)
+    ways = _what_would_fit(decoder, room)
+    return (
+        f"The model does not fit: its {count_parameters(decoder):,} parameters take {human_bytes(spent.weights)} as "
+        f"{room.dtype}, a step {human_bytes(spent.activations)}, the platform {human_bytes(spent.fixed)}; of {free} "
+        f"free on this {room.device.kind} that leaves {human_bytes(max(left, 0))} for the KV cache, which wants "
+        f"{human_bytes(wanted)}. What would help: {ways}."
+    )
+
+
+def _what_would_fit(decoder: Network, room: Room) -> str:
+    """Ways that were computed to fit come first."""
+    ways, limit = [], room.device.free_bytes * 0.8
+    for dtype, quantization in (("bfloat16", "none"), (room.dtype, "int8")):
+        small = weight_bytes(decoder, dtype, room.tp, room.pp, quantization) * room.ranks_here
+        if small < room.spent.weights * room.ranks_here and small < limit:
+            name = f"quantization={quantization!r}" if quantization != "none" else f"dtype={dtype!r}"
+            if quantization == "none" or room.device.kind == "cpu":
+                ways.append(f"{name} (weights of {human_bytes(small)})")
+    largest = int(limit // (2 * room.ranks_here))
+    ways.append("a smaller max_num_batched_tokens or KV cache")
+    ways.append(f"a model of at most {largest / 1e9:.1f} billion parameters in bfloat16")
+    return ", ".join(ways + (["more devices (tensor_parallel_size)"] if room.device.kind == "cuda" else []))
+
+
+def fit_context(args: EngineArgs, scheduler: SchedulerPlan, kv: KVPlan, most: int, chosen: Choices) -> SchedulerPlan:
+    """One sequence of max_model_len must fit into the pool; else it is refused, or cut where the user said auto."""
+    if most >= scheduler.max_model_len:
+        return scheduler
+    if args.max_model_len in (-1, "auto"):
+        chosen.note("max_model_len", most, f"what the KV cache of {human_bytes(kv.total_bytes)} holds")
+        return replace(scheduler, max_model_len=most)
+    raise CapacityError(
+        f"max_model_len {scheduler.max_model_len} needs {human_bytes(bytes_needed(kv, scheduler.max_model_len))} of "
+        f"KV cache, and there are {human_bytes(kv.total_bytes)}. The longest that fits is {most}: set "
+        f"max_model_len={most} (or 'auto'), or give the cache more memory (gpu_memory_utilization, "
+        f"kv_cache_memory_bytes, VLLM_CPU_KVCACHE_SPACE on a CPU)."
+    )
+
+
+def longest_in(kv: KVPlan) -> int:
+    """The longest single sequence that the pool can hold."""
+    return max_tokens_that_fit(kv)
