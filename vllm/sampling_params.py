@@ -225,12 +225,15 @@ class SamplingParams:
             for one in self.logits_processors:
                 if not callable(one):
                     raise ValidationError.of("logits_processors", one, "a list of callables")
-        if self.skip_reading_prefix_cache is None:
-            # why: a cached prefix has no logits to report
-            self.skip_reading_prefix_cache = self.prompt_logprobs is not None
+        # why: a cached prefix has no logits to report
+        self.skip_reading_prefix_cache = bool(self.skip_reading_prefix_cache) or self.prompt_logprobs is not None
 
     def check_limits(self, vocab_size: int, max_model_len: int, max_logprobs: int = 20) -> None:
-        """What only the model can say: ids inside the vocabulary, counts inside the context. Raises ValidationError."""
+        """What only the model can say: ids inside the vocabulary, counts inside the context. Raises ValidationError.
+
+        Everything else is checked again too, since fields may have been set after construction.
+        """
+        self.__post_init__()
         for name in ("logprobs", "prompt_logprobs"):
             value = getattr(self, name)
             wanted = vocab_size if value == -1 else value

@@ -99,6 +99,18 @@ def test_check_limits():
         SamplingParams(logprobs=-1).check_limits(100, 100)
 
 
+@pytest.mark.parametrize(("name", "value"), [("temperature", math.nan), ("max_tokens", -1), ("stop", [""]), ("n", 0)])
+def test_fields_set_later_are_checked_at_intake(name, value):
+    p = SamplingParams()
+    setattr(p, name, value)
+    with pytest.raises(ValidationError, match=name):
+        p.check_limits(100, 100)
+    q = SamplingParams()
+    q.prompt_logprobs = 1
+    q.check_limits(100, 100)
+    assert q.skip_reading_prefix_cache is True
+
+
 def test_end_ids_of_the_model():
     p = SamplingParams(stop_token_ids=[9])
     p.update_from_generation_config({"eos_token_id": [2, 7]}, 2)

@@ -1,6 +1,6 @@
 """A user's messages in the form that templates were written for.
 
-    content     text, or parts: kept where the template reads parts, joined by line breaks where it reads text
+    content     text or parts, whichever the template reads; parts are joined by line breaks, text is one part
     tool_calls  arguments as JSON text become a dict (what templates print)
     developer   becomes system, for templates that know no developer
     None        is left out, reasoning goes by all its names
@@ -26,17 +26,26 @@ _REASONING = ("reasoning_content", "reasoning", "thinking")
 _MAX_DEPTH = 64
 
 
-def normalize(messages: Any, template: str) -> list[dict[str, Any]]:
-    """Messages ready for `template`. Raises ChatTemplateError naming the index of a bad one."""
+FORMATS = ("auto", "string", "openai")
+
+
+def normalize(messages: Any, template: str, content_format: str = "auto") -> list[dict[str, Any]]:
+    """Messages ready for `template`. Raises ChatTemplateError naming the index of a bad one.
+
+    `content_format` says how the template wants content: string (text), openai (parts), or auto (look at it).
+    """
+    if content_format not in FORMATS:
+        raise ChatTemplateError.of("chat_template_content_format", content_format, f"one of {', '.join(FORMATS)}")
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
         raise ChatTemplateError.of("messages", messages, "a list of dicts with role and content")
     if not messages:
         raise ChatTemplateError("messages is empty; give at least one.", field="messages")
-    with_parts, with_developer = reads_parts(template), "developer" in template
-    return [_message(i, message, with_parts, with_developer) for i, message in enumerate(messages)]
+    form = content_form(template) if content_format == "auto" else content_format
+    with_developer = "developer" in template
+    return [_message(i, message, form, with_developer) for i, message in enumerate(messages)]
 
 
-def _message(index: int, given: Any, with_parts: bool, with_developer: bool) -> dict[str, Any]:
+def _message(index: int, given: Any, form: str, with_developer: bool) -> dict[str, Any]:
     where = f"messages[{index}]"
     message = plain(given)
     if not isinstance(message, dict):
@@ -47,7 +56,7 @@ def _message(index: int, given: Any, with_parts: bool, with_developer: bool) -> 
     if message["role"] == "developer" and not with_developer:
         message["role"] = "system"
     if "content" in message:
-        message["content"] = _content(where, message["content"], with_parts)
+        message["content"] = _content(where, message["content"], form)
     elif message["role"] in ("system", "user"):
         raise ChatTemplateError(f"{where} has no content.", field=where)
     if message.get("tool_calls"):
@@ -58,13 +67,14 @@ def _message(index: int, given: Any, with_parts: bool, with_developer: bool) -> 
     return message
 
 
-def _content(where: str, content: Any, with_parts: bool) -> Any:
+def _content(where: str, content: Any, form: str) -> Any:
+    """Content in one of three forms: `string`, `openai` (parts), `both` (as it came)."""
     if isinstance(content, str):
-        return content
+        return [{"type": "text", "text": content}] if form == "openai" else content
     if not isinstance(content, list):
         raise ChatTemplateError.of(f"{where}.content", content, "a string or a list of parts")
     parts = [_part(f"{where}.content[{i}]", part) for i, part in enumerate(content)]
-    return parts if with_parts else "\n".join(part["text"] for part in parts)
+    return "\n".join(part["text"] for part in parts) if form == "string" else parts
 
 
 def _part(where: str, part: Any) -> dict[str, Any]:
@@ -134,14 +144,16 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 
 @lru_cache(maxsize=64)
-def reads_parts(template: str) -> bool:
-    """Whether a template loops over a message's content, so that it wants parts and not text."""
+def content_form(template: str) -> str:
+    """What a template can read: `string`, or parts if it loops over content; `both` if it also asks for strings."""
     tree = parse(template)
     names = {"content"}
     for assign in tree.find_all(nodes.Assign):
         if isinstance(assign.target, nodes.Name) and _is_content(assign.node, names):
             names.add(assign.target.name)
-    return any(_is_content(loop.iter, names) for loop in tree.find_all(nodes.For))
+    if not any(_is_content(loop.iter, names) for loop in tree.find_all(nodes.For)):
+        return "string"
+    return "both" if any(test.name == "string" for test in tree.find_all(nodes.Test)) else "openai"
 
 
 def _is_content(node: Any, names: set[str]) -> bool:

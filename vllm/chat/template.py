@@ -37,6 +37,7 @@ def render(
     add_generation_prompt: bool = True,
     continue_final_message: bool = False,
     documents: Any = None,
+    content_format: str = "auto",
     **variables: Any,
 ) -> str:
     """The prompt text of one conversation; `variables` are what the template knows besides, such as enable_thinking.
@@ -53,7 +54,7 @@ def render(
             remedy="Set add_generation_prompt=False to continue the last message.",
         )
     source = template_text(tokenizer, chat_template, tools)
-    chat = normalize(messages, source)
+    chat = normalize(messages, source, content_format)
     last = _tag_last(chat) if continue_final_message else ""
     text = sandbox.render(
         source,
@@ -129,7 +130,14 @@ def apply_chat_template(
     many = isinstance(conversation, Sequence) and bool(conversation) and isinstance(conversation[0], (list, tuple))
     texts = [
         render(
-            tokenizer, one, tools, chat_template, add_generation_prompt, continue_final_message, documents, **variables
+            tokenizer,
+            one,
+            tools=tools,
+            chat_template=chat_template,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            documents=documents,
+            **variables,
         )
         for one in (conversation if many else [conversation])
     ]

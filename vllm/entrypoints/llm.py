@@ -128,7 +128,6 @@ class LLM:
         mm_processor_kwargs: Mapping[str, Any] | None = None,
     ) -> list[RequestOutput]:
         """Answer one conversation or several (lists of {"role", "content"}), through the model's chat template."""
-        del chat_template_content_format
         if mm_processor_kwargs:
             raise RefusedError("mm_processor_kwargs: this model takes text only.", field="mm_processor_kwargs")
         conversations = [messages] if messages and isinstance(messages[0], Mapping) else list(messages)
@@ -137,6 +136,7 @@ class LLM:
                 one,
                 tools=tools,
                 chat_template=chat_template or self._chat_template,
+                content_format=chat_template_content_format,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
                 **(chat_template_kwargs or {}),

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.chat_templates import ALL, CHATML, HEADERS, INST, TURNS
 from tests.support.tokenizer_zoo import byte_level, save
-from vllm.chat.messages import reads_parts
+from vllm.chat.messages import content_form
 from vllm.chat.template import render, with_chat
 from vllm.errors import ChatTemplateError, RefusedError
 from vllm.tokenizer.load import load
@@ -99,10 +99,19 @@ def test_many_conversations_and_masks(both):
 def test_parts_become_text_where_the_template_reads_text(both):
     ours, _ = both
     parts = [{"type": "text", "text": "Hi"}, {"type": "input_text", "text": "there"}]
-    assert reads_parts(TURNS) and not reads_parts(CHATML) and not reads_parts(HEADERS) and not reads_parts(INST)
+    forms = [content_form(template) for template in (TURNS, CHATML, HEADERS, INST)]
+    assert forms == ["both", "string", "string", "string"]
     assert "user\nHi\nthere<|im_end|>" in render(ours, [{"role": "user", "content": parts}], chat_template=CHATML)
     assert "user\nHithere<end_of_turn>" in render(ours, [{"role": "user", "content": parts}], chat_template=TURNS)
-    assert reads_parts("{% set c = message['content'] %}{% for x in c %}{% endfor %}")
+    as_text = render(ours, [{"role": "user", "content": parts}], chat_template=TURNS, content_format="string")
+    assert "user\nHi\nthere<end_of_turn>" in as_text
+    with pytest.raises(ChatTemplateError, match="auto, string, openai"):
+        render(ours, [USER], chat_template=TURNS, content_format="xml")
+    only_parts = (
+        "{% for m in messages %}{% set c = m['content'] %}{% for x in c %}<{{ x.text }}>{% endfor %}{% endfor %}"
+    )
+    assert content_form(only_parts) == "openai"
+    assert render(ours, [{"role": "user", "content": "Hi"}], chat_template=only_parts) == "<Hi>"
 
 
 def test_arguments_as_text_become_a_dict(both):
