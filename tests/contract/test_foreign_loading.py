@@ -202,3 +202,23 @@ def test_llm_does_without_the_fallback_when_told(tmp_path: Path) -> None:
     checkpoint("arcee", tmp_path)
     with pytest.raises(UnknownArchitectureError, match="ArceeForCausalLM"):
         generate(tmp_path, model_impl="vllm")
+
+
+@pytest.mark.parametrize("name", ["cohere2", "minicpm3"])
+def test_prefix_hits_and_preemption_change_nothing(name: str, tmp_path: Path) -> None:
+    checkpoint(name, tmp_path)
+    params = SamplingParams(temperature=0, max_tokens=64, ignore_eos=True, detokenize=False)
+    prompts = [{"prompt_token_ids": [(11 * i + 3 * k) % 131 for i in range(60 + k)]} for k in range(4)]
+    given = {"skip_tokenizer_init": True, "dtype": "float32", "max_num_seqs": 4, "block_size": 16}
+
+    def tokens_of(llm: LLM) -> list[list[int]]:
+        return [list(o.outputs[0].token_ids) for o in llm.generate(prompts, params, use_tqdm=False)]
+
+    with LLM(model=str(tmp_path), enable_prefix_caching=False, num_gpu_blocks_override=200, **given) as llm:
+        expected = tokens_of(llm)
+    with LLM(model=str(tmp_path), num_gpu_blocks_override=20, **given) as llm:
+        assert tokens_of(llm) == expected
+        assert llm.llm_engine._assembled.engine.scheduler.num_preempted > 0
+    with LLM(model=str(tmp_path), num_gpu_blocks_override=200, **given) as llm:
+        assert tokens_of(llm) == expected == tokens_of(llm)
+        assert all(o.num_cached_tokens >= 48 for o in llm.generate(prompts, params, use_tqdm=False))

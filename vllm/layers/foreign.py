@@ -76,16 +76,22 @@ def attention_function(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    *,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    s_aux: torch.Tensor | None = None,
-    **rest: Any,
+    **asks: Any,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in every attention module. Returns ([1, T, heads, v_dim], no weights)."""
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    call = Call(module, query, key, value, attention_mask, scale, sliding_window, softcap, s_aux, rest)
+    scale = asks.pop("scaling", None)
+    call = Call(
+        module,
+        query,
+        key,
+        value,
+        attention_mask,
+        scale=query.shape[-1] ** -0.5 if scale is None else scale,
+        window=asks.pop("sliding_window", None),
+        softcap=asks.pop("softcap", None),
+        sinks=asks.pop("s_aux", None),
+        rest=asks,
+    )
     return _here.answer(call), None
 
 
