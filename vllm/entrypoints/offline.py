@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vllm.assembly import Assembled, assemble
 from vllm.engine.deliver import Delivery
+from vllm.entrypoints.interrupt import between_steps
 from vllm.errors import EngineDeadError, EngineGenerateError, RefusedError
 from vllm.inputs import PromptType, TypedPrompt, normalize_prompt
 from vllm.outputs import RequestOutput
@@ -160,12 +161,14 @@ class LLMEngine:
         try:
             for delivery in deliveries:
                 self.add_checked(delivery)
-            while len(done) < len(deliveries):
-                for output in self.step():
-                    if output.finished:
-                        done[output.request_id] = output
-                        if on_output is not None:
-                            on_output(output)
+            with between_steps() as pause:
+                while len(done) < len(deliveries):
+                    pause()
+                    for output in self.step():
+                        if output.finished:
+                            done[output.request_id] = output
+                            if on_output is not None:
+                                on_output(output)
         finally:
             self.abort_request([d.taken.request.request_id for d in deliveries])
         return [done[d.taken.request.request_id] for d in deliveries]
