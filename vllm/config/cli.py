@@ -31,6 +31,17 @@ _OTHER_SHORTS = {
     "node_rank": "-r",
     "decode_context_parallel_size": "-dcp",
     "prefill_context_parallel_size": "-pcp",
+    "optimization_level": "-O",
+    "diffusion_config": "-dc",
+    "data_parallel_rank": "-dpn",
+    "data_parallel_start_rank": "-dpr",
+    "data_parallel_size_local": "-dpl",
+    "data_parallel_address": "-dpa",
+    "data_parallel_rpc_port": "-dpp",
+    "data_parallel_backend": "-dpb",
+    "data_parallel_hybrid_lb": "-dph",
+    "data_parallel_external_lb": "-dpe",
+    "data_parallel_multi_port_external_lb": "-dpm",
 }
 _SWITCH = re.compile(r"^(enable|disable|use|return|skip|interleave|calculate)_|_(only|metrics|bind|lb|loras|adaptive)$")
 _NOT_SWITCH = {"enable_hc_sp_size", "default_mm_loras", "max_loras", "max_cpu_loras"}

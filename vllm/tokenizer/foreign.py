@@ -41,7 +41,7 @@ def load_foreign(files: TokenizerFiles, trust_remote_code: bool, revision: str |
         if value is not None:
             files.named.setdefault(name, str(value))
     if theirs.is_fast:
-        return theirs.backend_tokenizer  # type: ignore[no-any-return]
+        return theirs.backend_tokenizer
     return ForeignTokenizer(theirs, files)
 
 

@@ -123,6 +123,8 @@ def test_other_flags_are_judged_and_do_not_eat_positionals():
         engine("--enable-lora")
     assert parse("--enable-expert-parallel", "model").model_tag == "model"
     engine("-cc.mode=3")
+    assert parse("-O3").optimization_level == 3 and parse("-O", "1").optimization_level == 1
+    assert parse("-dp", "2", "-dpl", "1").data_parallel_size_local == 1
 
 
 def test_unknown_flag_names_the_nearest(capsys):
