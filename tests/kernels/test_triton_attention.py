@@ -1,0 +1,56 @@
+"""The Triton attention kernels against the reference: on a GPU in both dtypes, elsewhere float32 in Triton's interpreter."""
+
+import os
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+pytest.importorskip("triton")
+from tests.kernels.test_cpu_attention import CASES, Paged
+from vllm.ops.attention import attention
+from vllm.ops.triton.attention import attention_triton, layout
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPES = (torch.float32, torch.bfloat16, torch.float16) if DEVICE == "cuda" else (torch.float32,)
+
+
+def on_device(p: Paged) -> Paged:
+    """The same case with a cache of the Triton kernel's layout, all of it on the device."""
+    block = p.K * p.P * (p.D + p.N) * p.dtype.itemsize
+    blocks = p.plain.flat.shape[0]
+    p.cache = layout(torch.full((blocks, block), 255, dtype=torch.uint8, device=DEVICE), p.dtype, p.P, p.shape)
+    return p
+
+
+def moved(batch, group):
+    """Batch and group with their tensors on the device."""
+    for thing in (batch, group):
+        for name in thing.__slots__:
+            value = getattr(thing, name)
+            if isinstance(value, torch.Tensor):
+                setattr(thing, name, value.to(DEVICE))
+    return batch, group
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c[0] >= 16], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_agrees_with_the_reference(case, dtype):
+    torch.manual_seed(0)
+    queries, contexts = list(case[2]), list(case[3])
+    p = on_device(Paged(case, dtype, garbage=0))
+    have = [s for s, n in enumerate(contexts) if n]
+    steps = [(have, [contexts[s] for s in have], [0] * len(have))] if have else []
+    steps.append((list(range(len(queries))), queries, contexts))
+    for seqs, nums, before in steps:
+        b, g = p.batch(seqs, nums, before)
+        qkv = p.tokens(b.num_tokens)
+        want = p.run(attention, p.plain, qkv, b, g)
+        moved(b, g)
+        sinks = None if p.sinks is None else p.sinks.to(DEVICE)
+        got = attention_triton(*(x.to(DEVICE) for x in qkv), p.cache, b, g, p.shape, sinks).cpu()
+    error = (got.double() - want.double()).abs().max() / want.double().abs().max()
+    # why: float32 products run in tf32-free mode in the interpreter only
+    allowed = 2e-3 if dtype is torch.float32 and DEVICE == "cuda" else attention.tol.of(dtype)
+    assert error <= allowed, f"{error:.2e}"

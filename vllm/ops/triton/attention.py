@@ -1,0 +1,291 @@
+"""Attention over the paged cache on a GPU: write keys and values, then read them, split over the cache for decodes.
+
+    decode   grid (sequence, kv head, split): each program reads its share of the blocks with all query heads of the
+             group as rows of one product; a second kernel joins the shares
+    other n  grid (tile of queries, kv head): rows are query tokens x heads of the group
+
+One tile of keys is one block (P tokens), so a block table entry is one address. Layout of a block: | K: [K, P, D] |
+V: [K, P, N] |. Work is found on the device from query_start and seq_lens: nothing here depends on host values but the
+number of sequences and whether any of them has more than one query token, so one CUDA graph serves every mix of lengths.
+Online softmax in float32 as in Dao, FlashAttention-2 (2023); split reading as in Flash-Decoding (2023).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from vllm.ops.attention import AttentionShape, attention
+from vllm.ops.batch import Batch, GroupBatch
+from vllm.ops.table import Target
+
+_LOG2E = 1.4426950408889634
+_MIN_ROWS = 16
+"""Fewest rows of a tensor-core product."""
+_PROGRAMS = 132 * 4
+"""Programs that keep an H100 or H200 busy while they wait for memory."""
+
+
+@dataclass(slots=True)
+class PagedCache:
+    """One layer's cache: the slab as elements of the dtype; see the module for what is where."""
+
+    flat: torch.Tensor
+    """[B, elements per block]"""
+
+
+def layout(slab: torch.Tensor, dtype: torch.dtype, block_size: int, shape: AttentionShape) -> PagedCache:
+    """The slab [B, bytes] as elements."""
+    flat = slab.view(dtype)
+    need = shape.kv_heads * block_size * (shape.dim + shape.v_dim)
+    assert need <= flat.shape[1], f"a block needs {need} elements, the slab has {flat.shape[1]}"
+    return PagedCache(flat)
+
+
+@triton.jit
+def _write(k, v, cache, slots, k_stride, v_stride, block_stride, KV: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
+           DP: tl.constexpr, NP: tl.constexpr, P: tl.constexpr):  # fmt: skip
+    token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    slot = tl.load(slots + token)
+    block, offset = slot // P, slot % P
+    base = cache + block * block_stride
+    d, n = tl.arange(0, DP), tl.arange(0, NP)
+    key = tl.load(k + token * k_stride + head * D + d, d < D)
+    tl.store(base + (head * P + offset) * D + d, key, d < D)
+    value = tl.load(v + token * v_stride + head * N + n, n < N)
+    tl.store(base + KV * P * D + (head * P + offset) * N + n, value, n < N)
+
+
+@triton.jit
+def _scores(q, k, seen, scale, softcap, SOFTCAP: tl.constexpr):
+    """Scores in powers of two of tile products; what may not be seen is -inf."""
+    s = tl.dot(q, k) * scale
+    if SOFTCAP:
+        e = tl.exp2(s * (2.0 * 1.4426950408889634 / softcap))
+        s = softcap * (1.0 - 2.0 / (e + 1.0))
+    return tl.where(seen, s * 1.4426950408889634, float("-inf"))
+
+
+@triton.jit
+def _decode(q, cache, table, seq_lens, part, maxes, sums, q_stride, table_stride, block_stride, scale, softcap,
+            KV: tl.constexpr, G: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, N: tl.constexpr, DP: tl.constexpr,
+            NP: tl.constexpr, P: tl.constexpr, SPLITS: tl.constexpr, WINDOW: tl.constexpr,
+            SOFTCAP: tl.constexpr):  # fmt: skip
+    seq, head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
+    seq_len = tl.load(seq_lens + seq)
+    lowest = tl.maximum(0, seq_len - WINDOW) if WINDOW else 0
+    first, last = lowest // P, tl.cdiv(seq_len, P)
+    share = tl.cdiv(last - first, SPLITS)
+    begin = first + split * share
+    end = tl.minimum(begin + share, last)
+    rows, d, n, p = tl.arange(0, ROWS), tl.arange(0, DP), tl.arange(0, NP), tl.arange(0, P)
+    real = rows < G
+    query = tl.load(q + seq * q_stride + (head * G + rows[:, None]) * D + d[None, :], real[:, None] & (d[None, :] < D), 0.0)
+    top = tl.full((ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    acc = tl.zeros((ROWS, NP), tl.float32)
+    for b in range(begin, end):
+        base = cache + tl.load(table + seq * table_stride + b).to(tl.int64) * block_stride
+        k = tl.load(base + (head * P + p[None, :]) * D + d[:, None], d[:, None] < D, 0.0)
+        at = b * P + p
+        seen = (at < seq_len) & (at >= lowest)
+        # why: a slot that was never written may hold NaN, and 0 * NaN is NaN
+        v = tl.load(
+            base + KV * P * D + (head * P + p[:, None]) * N + n[None, :], seen[:, None] & (n[None, :] < N), 0.0
+        )
+        s = _scores(query, k, seen[None, :], scale, softcap, SOFTCAP)
+        new = tl.maximum(top, tl.max(s, 1))
+        safe = tl.where(new == float("-inf"), 0.0, new)
+        weight = tl.exp2(s - safe[:, None])
+        shrink = tl.exp2(top - safe)
+        total = total * shrink + tl.sum(weight, 1)
+        acc = acc * shrink[:, None] + tl.dot(weight.to(v.dtype), v)
+        top = new
+    at = ((seq * KV + head) * SPLITS + split) * G + rows
+    tl.store(part + at[:, None] * N + n[None, :], acc, real[:, None] & (n[None, :] < N))
+    tl.store(maxes + at, top, real)
+    tl.store(sums + at, total, real)
+
+
+@triton.jit
+def _join(part, maxes, sums, sinks, out, G: tl.constexpr, KV: tl.constexpr, N: tl.constexpr, NP: tl.constexpr,
+          SPLITS: tl.constexpr, SP: tl.constexpr, SINKS: tl.constexpr):  # fmt: skip
+    seq, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    kv, g = head // G, head % G
+    i, n = tl.arange(0, SP), tl.arange(0, NP)
+    at = ((seq * KV + kv) * SPLITS + i) * G + g
+    there = i < SPLITS
+    top = tl.load(maxes + at, there, float("-inf"))
+    best = tl.max(top, 0)
+    if SINKS:
+        sink = tl.load(sinks + head) * 1.4426950408889634
+        best = tl.maximum(best, sink)
+    safe = tl.where(best == float("-inf"), 0.0, best)
+    weight = tl.exp2(top - safe)
+    total = tl.sum(weight * tl.load(sums + at, there, 0.0), 0)
+    if SINKS:
+        total += tl.exp2(sink - safe)
+    acc = tl.load(part + at[:, None] * N + n[None, :], there[:, None] & (n[None, :] < N), 0.0)
+    y = tl.sum(acc * weight[:, None], 0) / tl.maximum(total, 1e-30)
+    tl.store(out + (seq * KV * G + head) * N + n, y.to(out.dtype.element_ty), n < N)
+
+
+@triton.jit
+def _prefill(q, cache, table, query_start, seq_lens, sinks, out, num_seqs, q_stride, table_stride, block_stride, scale,
+             softcap, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, BQ: tl.constexpr, D: tl.constexpr,
+             N: tl.constexpr, DP: tl.constexpr, NP: tl.constexpr, P: tl.constexpr, WINDOW: tl.constexpr,
+             SOFTCAP: tl.constexpr, SINKS: tl.constexpr):  # fmt: skip
+    tile, head = tl.program_id(0), tl.program_id(1)
+    # why: sequence s owns the tiles from query_start[s] // BQ + s on, an upper bound that needs no host
+    low, high = 0, num_seqs - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if tl.load(query_start + middle) // BQ + middle <= tile:
+            low = middle
+        else:
+            high = middle - 1
+    seq = low
+    start = tl.load(query_start + seq)
+    query_len = tl.load(query_start + seq + 1) - start
+    first_query = (tile - (start // BQ + seq)) * BQ
+    if first_query >= query_len:
+        return
+    seq_len = tl.load(seq_lens + seq)
+    context = seq_len - query_len
+    rows, d, n, p = tl.arange(0, BQ * GP), tl.arange(0, DP), tl.arange(0, NP), tl.arange(0, P)
+    token, g = first_query + rows // GP, rows % GP
+    real = (token < query_len) & (g < G)
+    where = (start + token).to(tl.int64)
+    query = tl.load(
+        q + where[:, None] * q_stride + (head * G + g[:, None]) * D + d[None, :], real[:, None] & (d[None, :] < D), 0.0
+    )
+    position = context + token
+    last_token = tl.minimum(first_query + BQ, query_len) - 1
+    end = (context + last_token) // P + 1
+    begin = tl.maximum(0, context + first_query - WINDOW + 1) // P if WINDOW else 0
+    top = tl.full((BQ * GP,), float("-inf"), tl.float32)
+    total = tl.zeros((BQ * GP,), tl.float32)
+    acc = tl.zeros((BQ * GP, NP), tl.float32)
+    for b in range(begin, end):
+        base = cache + tl.load(table + seq.to(tl.int64) * table_stride + b).to(tl.int64) * block_stride
+        k = tl.load(base + (head * P + p[None, :]) * D + d[:, None], d[:, None] < D, 0.0)
+        at = b * P + p
+        seen = at[None, :] <= position[:, None]
+        if WINDOW:
+            seen &= at[None, :] > position[:, None] - WINDOW
+        s = _scores(query, k, seen, scale, softcap, SOFTCAP)
+        new = tl.maximum(top, tl.max(s, 1))
+        safe = tl.where(new == float("-inf"), 0.0, new)
+        weight = tl.exp2(s - safe[:, None])
+        shrink = tl.exp2(top - safe)
+        total = total * shrink + tl.sum(weight, 1)
+        v = tl.load(
+            base + KV * P * D + (head * P + p[:, None]) * N + n[None, :], (at[:, None] < seq_len) & (n[None, :] < N), 0.0
+        )
+        acc = acc * shrink[:, None] + tl.dot(weight.to(v.dtype), v)
+        top = new
+    if SINKS:
+        sink = tl.load(sinks + head * G + g, g < G, 0.0) * 1.4426950408889634
+        best = tl.maximum(top, sink)
+        shrink = tl.exp2(top - best)
+        acc = acc * shrink[:, None]
+        total = total * shrink + tl.exp2(sink - best)
+    y = acc / tl.maximum(total, 1e-30)[:, None]
+    row = where[:, None] * (KV * G) + head * G + g[:, None]
+    tl.store(out + row * N + n[None, :], y.to(out.dtype.element_ty), real[:, None] & (n[None, :] < N))
+
+
+def _can(target: Target) -> bool:
+    return target.device == "cuda" and target.capability >= (7, 0)
+
+
+@attention.kernel("triton", when=_can, layout=layout)
+def attention_triton(
+    q_THD: torch.Tensor,
+    k_TKD: torch.Tensor,
+    v_TKN: torch.Tensor,
+    cache: PagedCache,
+    batch: Batch,
+    group: GroupBatch,
+    shape: AttentionShape,
+    sinks_H: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """See the op. q, k and v are contiguous inside a token; a token's stride is free."""
+    sizes = _Sizes(shape, group.block_size)
+    tokens = q_THD.shape[0]
+    strides = (k_TKD.stride(0), v_TKN.stride(0), cache.flat.stride(0))
+    _write[(tokens, sizes.kv)](k_TKD, v_TKN, cache.flat, group.slot_mapping, *strides, *sizes.write())
+    out = q_THD.new_empty(tokens, shape.heads, shape.v_dim)
+    if batch.max_query_len == 1:
+        _run_decode(q_THD, cache, batch, group, shape, sizes, sinks_H, out)
+    else:
+        _run_prefill(q_THD, cache, batch, group, shape, sizes, sinks_H, out)
+    return out
+
+
+class _Sizes:
+    """Constants of the kernels for one shape."""
+
+    def __init__(self, shape: AttentionShape, block_size: int) -> None:
+        self.kv, self.g = shape.kv_heads, shape.heads // shape.kv_heads
+        self.d, self.n, self.p = shape.dim, shape.v_dim, block_size
+        self.dp = max(16, triton.next_power_of_2(self.d))
+        self.np = max(16, triton.next_power_of_2(self.n))
+
+    def write(self) -> tuple[int, ...]:
+        return self.kv, self.d, self.n, self.dp, self.np, self.p
+
+
+def num_splits(num_seqs: int, kv_heads: int, table_blocks: int) -> int:
+    """Shares that a sequence's blocks are read in: enough programs to fill the device, none without a block."""
+    wanted = max(1, _PROGRAMS // max(1, num_seqs * kv_heads))
+    return min(64, triton.next_power_of_2(wanted), triton.next_power_of_2(max(1, table_blocks)))
+
+
+def _run_decode(
+    q: torch.Tensor,
+    cache: PagedCache,
+    batch: Batch,
+    group: GroupBatch,
+    shape: AttentionShape,
+    z: _Sizes,
+    sinks: torch.Tensor | None,
+    out: torch.Tensor,
+) -> None:
+    seqs, table = q.shape[0], group.block_table
+    splits = num_splits(seqs, z.kv, table.shape[1])
+    parts = q.new_empty((seqs * z.kv * splits * z.g, z.n), dtype=torch.float32)
+    maxes, sums = q.new_empty((2, seqs * z.kv * splits * z.g), dtype=torch.float32)
+    _decode[(seqs, z.kv, splits)](
+        q, cache.flat, table, batch.seq_lens, parts, maxes, sums, q.stride(0), table.stride(0), cache.flat.stride(0),
+        shape.scale, shape.softcap or 0.0, z.kv, z.g, max(_MIN_ROWS, triton.next_power_of_2(z.g)), z.d, z.n, z.dp, z.np,
+        z.p, splits, shape.window or 0, shape.softcap is not None, num_warps=4, num_stages=3,
+    )  # fmt: skip
+    _join[(seqs, shape.heads)](
+        parts, maxes, sums, sinks if sinks is not None else maxes, out, z.g, z.kv, z.n, z.np, splits, splits,
+        sinks is not None, num_warps=2,
+    )  # fmt: skip
+
+
+def _run_prefill(
+    q: torch.Tensor,
+    cache: PagedCache,
+    batch: Batch,
+    group: GroupBatch,
+    shape: AttentionShape,
+    z: _Sizes,
+    sinks: torch.Tensor | None,
+    out: torch.Tensor,
+) -> None:
+    padded = triton.next_power_of_2(z.g)
+    rows = 128 if z.dp <= 128 else 64
+    per_tile = max(1, rows // padded)
+    tiles = q.shape[0] // per_tile + batch.num_seqs
+    table = group.block_table
+    _prefill[(tiles, z.kv)](
+        q, cache.flat, table, batch.query_start, batch.seq_lens, sinks if sinks is not None else q, out, batch.num_seqs,
+        q.stride(0), table.stride(0), cache.flat.stride(0), shape.scale, shape.softcap or 0.0, z.kv, z.g, padded,
+        per_tile, z.d, z.n, z.dp, z.np, z.p, shape.window or 0, shape.softcap is not None, sinks is not None,
+        num_warps=8 if per_tile * padded >= 128 else 4, num_stages=2,
+    )  # fmt: skip
