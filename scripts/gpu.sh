@@ -12,4 +12,4 @@ export PYTHONPATH="$PWD:$PWD/.gpu-site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFE
     echo "make gpu needs a machine with an accelerator and a torch that sees it; $python has none" >&2
     exit 1
 }
-exec "$python" -m pytest -q -m "${MARKS:-gpu and not multi_gpu}" "$@"
+exec "$python" -m pytest -q -m "${MARKS:-(gpu or gpu_too) and not multi_gpu}" "$@"

@@ -1,19 +1,14 @@
-"""The Triton attention kernels against the reference: on a GPU in both dtypes, elsewhere float32 in Triton's interpreter."""
-
-import os
+"""The Triton attention kernels against the reference: on a GPU, elsewhere float32 in the interpreter."""
 
 import pytest
 import torch
 
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-pytest.importorskip("triton")
 from tests.kernels.test_cpu_attention import CASES, Paged
+from tests.kernels.triton_here import DEVICE, DTYPES
 from vllm.ops.attention import attention
 from vllm.ops.triton.attention import attention_triton, layout
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-DTYPES = (torch.float32, torch.bfloat16, torch.float16) if DEVICE == "cuda" else (torch.float32,)
+pytestmark = [pytest.mark.gpu_too, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
 def on_device(p: Paged) -> Paged:

@@ -81,7 +81,9 @@ def _decode(q, cache, table, seq_lens, part, maxes, sums, q_stride, table_stride
     end = tl.minimum(begin + share, last)
     rows, d, n, p = tl.arange(0, ROWS), tl.arange(0, DP), tl.arange(0, NP), tl.arange(0, P)
     real = rows < G
-    query = tl.load(q + seq * q_stride + (head * G + rows[:, None]) * D + d[None, :], real[:, None] & (d[None, :] < D), 0.0)
+    query = tl.load(
+        q + seq * q_stride + (head * G + rows[:, None]) * D + d[None, :], real[:, None] & (d[None, :] < D), 0.0
+    )
     top = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     acc = tl.zeros((ROWS, NP), tl.float32)
@@ -91,9 +93,7 @@ def _decode(q, cache, table, seq_lens, part, maxes, sums, q_stride, table_stride
         at = b * P + p
         seen = (at < seq_len) & (at >= lowest)
         # why: a slot that was never written may hold NaN, and 0 * NaN is NaN
-        v = tl.load(
-            base + KV * P * D + (head * P + p[:, None]) * N + n[None, :], seen[:, None] & (n[None, :] < N), 0.0
-        )
+        v = tl.load(base + KV * P * D + (head * P + p[:, None]) * N + n[None, :], seen[:, None] & (n[None, :] < N), 0.0)
         s = _scores(query, k, seen[None, :], scale, softcap, SOFTCAP)
         new = tl.maximum(top, tl.max(s, 1))
         safe = tl.where(new == float("-inf"), 0.0, new)
@@ -181,7 +181,9 @@ def _prefill(q, cache, table, query_start, seq_lens, sinks, out, num_seqs, q_str
         shrink = tl.exp2(top - safe)
         total = total * shrink + tl.sum(weight, 1)
         v = tl.load(
-            base + KV * P * D + (head * P + p[:, None]) * N + n[None, :], (at[:, None] < seq_len) & (n[None, :] < N), 0.0
+            base + KV * P * D + (head * P + p[:, None]) * N + n[None, :],
+            (at[:, None] < seq_len) & (n[None, :] < N),
+            0.0,
         )
         acc = acc * shrink[:, None] + tl.dot(weight.to(v.dtype), v)
         top = new
