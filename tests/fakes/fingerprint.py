@@ -11,7 +11,7 @@ tokens in a step.
 
 import random
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from vllm.protocol.kv import NULL_BLOCK, KVPlan
@@ -112,6 +112,8 @@ class FingerprintExecutor:
         self.random = random.Random(self.seed)
         self.num_poisoned = 0
         self.closed = False
+        self.is_held: Callable[[int], bool] = lambda block: True
+        """Whether the host still holds a block; a test that owns the host sets it."""
 
     def _longest(self) -> int:
         return max(g.block_size for g in self.kv.groups)
@@ -286,6 +288,7 @@ class FingerprintExecutor:
             if pos // size < len(table):  # past the end of its blocks a row writes to the null block
                 block = table[pos // size]
                 assert block != NULL_BLOCK, "a token was written into the null block"
+                assert self.is_held(block), "a step wrote into a block that is free"
                 self.slots[block, pos % size] = mix(seen, g)
             else:
                 assert pos >= state.opened.max_len - 1, "a row has no block for its token"

@@ -74,7 +74,7 @@ DEFECTS = [
     Defect("blocks are grown one token late", KV, "_measure", "seq.limit = capacity if", "seq.limit = capacity + 1 if"),
     Defect("a preempted sequence keeps its row", PLANNER, "_vacate", "self._closes.append(seq.row)", "pass"),
     Defect("a preempted sequence keeps its blocks", PLANNER, "_vacate", "self.kv.release(seq)", "seq.tables = []"),
-    Defect("admission forgets the budget used", PLANNER, "_admit", " - sum(step.num_query)", ""),
+    Defect("admission forgets the budget used", PLANNER, "_admit", "budget -= sum(step.num_query)", "pass"),
     Defect("a chunk forgets the budget used", PLANNER, "_make_room", "budget -= n", "pass"),
     Defect("a chunk samples one token early", PLANNER, "_add_chunk", "+ n == len(", "+ n >= -1 + len("),
     Defect("a chunk is counted twice", settle, "settle", "seq.num_computed += n", "seq.num_computed += n + 1"),

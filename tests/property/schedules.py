@@ -56,6 +56,9 @@ def random_limits(r: random.Random) -> tuple[KVPlan, SchedulerPlan]:
         long_prefill_token_threshold=r.choice([0, 0, 3]),
         run_ahead=r.choice([0, 1, 1, 2]),
         max_tokens_per_step=k,
+        step_seconds=r.choice([0.0, 0.0, 1.0]),
+        step_base_seconds=0.5,
+        step_token_seconds=0.03,
     )
     return kv, limits
 
@@ -119,6 +122,7 @@ class World:
     def __post_init__(self) -> None:
         self.executor = FingerprintExecutor(self.kv, self.limits, self.seed, self.lazy, self.zero_rate)
         self.engine = Engine(self.limits, self.kv, self.executor)
+        self.executor.is_held = lambda block: self.engine.kv.pool.refs[block] > 0
         self.requests: dict[str, Request] = {}
         self.told: dict[tuple[str, int], Told] = {}
 

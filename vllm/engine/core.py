@@ -4,7 +4,7 @@
 
 For: one engine, driven by calls of `step()` from one thread. Does not know: torch, texts, HTTP, who carries the plans.
 Invariants: every sequence that was added ends in exactly one update with a finish_reason; a failing executor ends the
-sequences it held with the cause, and never hangs the loop; when nothing is left to do, the block accounts are checked.
+sequences it held with the cause, and never hangs the loop; when nothing is left to do, the blocks are checked.
 Called by: assembly, entrypoints.
 """
 
@@ -34,6 +34,9 @@ from vllm.protocol.sequence import Sequence, Status
 from vllm.scheduler.scheduler import InFlight, Scheduler
 from vllm.util.clock import SYSTEM, Clock
 
+CHECK_EVERY = 5.0
+"""Seconds between full counts of an idle engine's blocks."""
+
 
 class Engine:
     """Requests in, SequenceUpdates out."""
@@ -58,6 +61,7 @@ class Engine:
         self._outbox: list[SequenceUpdate] = []
         self._num_steps = self._num_query = self._num_sampled = 0
         self._closed = False
+        self._check_at = 0.0
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -136,9 +140,18 @@ class Engine:
         elif not planned and self._live and not self._waits_for_features():
             self._give_up(RuntimeError("sequences wait and no step can be planned: a bug of the scheduler"))
         if not self._live and not self._flights:
-            self.check()
+            self._check_idle()
         updates, self._outbox = self._outbox, []
         return updates
+
+    def _check_idle(self) -> None:
+        """Nothing is left to do: nobody may hold anything; now and then every account is counted again."""
+        self.kv.check_idle()
+        now = self._clock.monotonic()
+        # why: counting all of a large pool takes tens of milliseconds, too much for every lonely request's last token.
+        if now >= self._check_at:
+            self._check_at = now + CHECK_EVERY
+            self.check()
 
     def _submit(self) -> bool:
         """Hand the next plan to the executor; False when there is none."""
@@ -172,6 +185,7 @@ class Engine:
             return
         now = self._clock.monotonic()
         settled = settle(flight, result, self.kv, now)
+        self.scheduler.budget.observe(flight.num_tokens, result.seconds)
         self._outbox += settled.updates
         self._num_sampled += settled.num_tokens
         if settled.ended:

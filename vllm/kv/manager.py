@@ -274,6 +274,12 @@ class KVManager:
 
     # -- the books -----------------------------------------------------------------------------------------------
 
+    def check_idle(self) -> None:
+        """No sequence is left: every block must be free. Quick enough for the end of every request."""
+        assert not any(self.pool.refs), "an idle engine holds blocks"
+        assert self.num_free == self.plan.num_blocks - 1, "blocks were lost"
+        assert not self._deferred and not self.num_deferred, "blocks wait for a step that is not in flight"
+
     def check(self, live: Iterable[Sequence], copy_sources: Iterable[int] = ()) -> None:
         """Count every reference again; raises AssertionError where the pool and its holders disagree."""
         refs = [0] * self.plan.num_blocks

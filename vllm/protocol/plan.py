@@ -24,6 +24,12 @@ class SchedulerPlan:
     """Steps that may be planned before the result of the oldest is known (0: synchronous)."""
     max_tokens_per_step: int = 1
     """Most tokens one sequence can gain in a step (1 + most draft tokens)."""
+    step_seconds: float = 0.0
+    """Target time of a step in which sequences decode; prefill beside them is cut to keep it. 0: no target."""
+    step_base_seconds: float = 0.0
+    """Predicted time of a step: this, and"""
+    step_token_seconds: float = 0.0
+    """this for each query token. Both are corrected by what steps really take."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,15 +16,19 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
-from vllm.errors import CapacityError, ValidationError
+from vllm.errors import CapacityError
 from vllm.kv.groups import blocks_needed, max_tokens_that_fit
 from vllm.kv.manager import Hit, KVManager
 from vllm.protocol.plan import SchedulerPlan
 from vllm.protocol.seams import Resource
 from vllm.protocol.sequence import Sequence, Status
 from vllm.protocol.step import RowOpen, StepPlan
+from vllm.scheduler.budget import StepBudget
 from vllm.scheduler.policy import Queue, make_policy
 from vllm.scheduler.resources import Rows, claim, drop, extend
+
+ASK_AGAIN = 16
+"""Steps after which a sequence that found too few blocks is looked at again: prefixes may have come that it shares."""
 
 
 @dataclass(slots=True)
@@ -49,8 +53,8 @@ class Scheduler:
     """One engine's scheduler. It owns the sequences' status, rows and place in line."""
 
     def __init__(self, plan: SchedulerPlan, kv: KVManager, resources: Items[Resource] = ()) -> None:
-        _check_limits(plan)
         self.limits = plan
+        self.budget = StepBudget(plan)
         self.kv = kv
         self.policy = make_policy(plan.policy)
         self.waiting = Queue()
@@ -66,6 +70,8 @@ class Scheduler:
         self._closes: list[int] = []
         self._copies: list[tuple[int, int, Sequence]] = []
         self._starved = False
+        self._blocked = (-1, 0, 0)
+        """(ticket of the first in line when it was refused, blocks it wanted, step)."""
 
     # -- coming and going ----------------------------------------------------------------------------------------
 
@@ -166,14 +172,15 @@ class Scheduler:
         flight = InFlight(step.step_id)
         if self.policy.displaces:
             self._displace()
-        usual = self._usual_query()
-        queries, chunks = self._make_room(step, usual)
+        usual = self.budget.usual_query(len(self.decoding))
+        budget = self.budget.tokens(len(self.decoding), len(self.waiting) + len(self.prefilling))
+        queries, chunks = self._make_room(step, usual, budget)
         due, self._copies = self._copies, []
         self._add_decodes(step, flight, usual, queries)
         for seq, n in chunks:
             self._add_chunk(step, flight, seq, n)
         if not self._starved and self.waiting:
-            self._admit(step, flight, now)
+            self._admit(step, flight, budget, now)
         if not step.rows:
             self._copies = due
             return None
@@ -190,7 +197,7 @@ class Scheduler:
         if head is None or self.in_flight(head):
             return
         hit = self._match(head)
-        n = self._chunk_len(len(head.tokens) - hit.length, self.limits.max_num_batched_tokens)
+        n = self.budget.chunk_len(len(head.tokens) - hit.length, self.limits.max_num_batched_tokens)
         while running := self.running():
             worst = max(running, key=lambda s: s.rank)
             enough = self.kv.num_free + self.kv.num_deferred >= self._demand(head, hit, n)
@@ -202,7 +209,9 @@ class Scheduler:
         """Whether a step with this sequence has not been settled."""
         return seq.last_step > self.kv.last_retired
 
-    def _make_room(self, step: StepPlan, usual: int) -> tuple[dict[Sequence, int], list[tuple[Sequence, int]]]:
+    def _make_room(
+        self, step: StepPlan, usual: int, budget: int
+    ) -> tuple[dict[Sequence, int], list[tuple[Sequence, int]]]:
         """Blocks for everybody who runs, best rank first.
 
         Returns (query tokens of the decodes that were looked at, 0 to leave one out; chunks of prefills). `_starved`
@@ -215,7 +224,7 @@ class Scheduler:
         if not needy and not self.prefilling:
             return queries, chunks
         needy += [(seq.rank, seq, False) for seq in self.prefilling]
-        budget = self.limits.max_num_batched_tokens - usual * len(self.decoding)
+        budget -= usual * len(self.decoding)
         for _, seq, decodes in sorted(needy, key=lambda entry: entry[0]):
             if seq.status is not Status.RUNNING:
                 continue  # preempted for the sake of a better one
@@ -225,11 +234,6 @@ class Scheduler:
                 chunks.append((seq, n))
                 budget -= n
         return queries, chunks
-
-    def _usual_query(self) -> int:
-        """Query tokens of a decode: the most a sequence can gain in a step, or fewer where the budget is small."""
-        n = len(self.decoding)
-        return max(1, min(self.limits.max_tokens_per_step, self.limits.max_num_batched_tokens // max(1, n)))
 
     def _room_for_decode(self, step: StepPlan, seq: Sequence, usual: int, queries: dict[Sequence, int]) -> None:
         """Blocks for the next decode of a sequence that is near the end of its blocks or of its life."""
@@ -258,7 +262,7 @@ class Scheduler:
 
     def _room_for_chunk(self, step: StepPlan, seq: Sequence, budget: int) -> int:
         """Blocks for the next chunk of known tokens; returns its length, 0 when it must wait."""
-        n = self._chunk_len(len(seq.tokens) - seq.num_planned, budget)
+        n = self.budget.chunk_len(len(seq.tokens) - seq.num_planned, budget)
         if n <= 0 or not extend(seq, n):
             return 0
         if self._grow(step, seq, seq.num_planned + n):
@@ -266,13 +270,6 @@ class Scheduler:
         self._starved = True
         n = self._shrink(seq, n)
         return n if n > 0 and self._grow(step, seq, seq.num_planned + n) else 0
-
-    def _chunk_len(self, left: int, budget: int) -> int:
-        """How many of `left` known tokens a step may take."""
-        if not self.limits.enable_chunked_prefill:
-            return left if left <= budget else 0
-        cap = self.limits.long_prefill_token_threshold
-        return min(left, budget, cap) if cap > 0 else min(left, budget)
 
     def _shrink(self, seq: Sequence, n: int) -> int:
         """The longest chunk, n at most, that the free blocks hold."""
@@ -332,15 +329,17 @@ class Scheduler:
 
     # -- admission -----------------------------------------------------------------------------------------------
 
-    def _admit(self, step: StepPlan, flight: InFlight, now: float) -> None:
+    def _admit(self, step: StepPlan, flight: InFlight, budget: int, now: float) -> None:
         """Take in the waiting, in order, as far as rows, budget and blocks go."""
-        budget = self.limits.max_num_batched_tokens - sum(step.num_query)
+        budget -= sum(step.num_query)
         refused: list[Sequence] = []
         while budget > 0 and len(self.rows) and (seq := self.waiting.peek()) is not None:
             if self.in_flight(seq):
                 break
+            if self._still_blocked(seq):
+                break
             hit = self._match(seq)
-            n = self._fit(seq, hit, self._chunk_len(len(seq.tokens) - hit.length, budget))
+            n = self._fit(seq, hit, self.budget.chunk_len(len(seq.tokens) - hit.length, budget))
             if n <= 0:
                 break
             self.waiting.discard(seq)
@@ -366,8 +365,12 @@ class Scheduler:
 
     def _fit(self, seq: Sequence, hit: Hit, n: int) -> int:
         """How many of `n` tokens to start with so that nobody who runs starves; 0: not now. Alone: as many as fit."""
-        if self.prefilling or self.decoding or self.kv.num_deferred:
-            return n if self._demand(seq, hit, n) <= self.kv.num_free else 0
+        if self._in_use():
+            need = self._demand(seq, hit, n)
+            if need <= self.kv.num_free:
+                return n
+            self._blocked = (seq.ticket, need, self._next_step)
+            return 0
         low, high = 0, n
         while low < high:
             middle = (low + high + 1) // 2
@@ -376,6 +379,19 @@ class Scheduler:
             else:
                 high = middle - 1
         return low if low == n or self.limits.enable_chunked_prefill else 0
+
+    def _in_use(self) -> bool:
+        """Whether anybody holds blocks."""
+        return bool(self.prefilling or self.decoding or self.kv.num_deferred)
+
+    def _still_blocked(self, seq: Sequence) -> bool:
+        """Whether the first in line was refused lately and no more blocks are free than then would have been too few.
+
+        why: matching a long prompt costs more than the rest of a plan, and it would be done in vain in every step.
+        """
+        ticket, need, since = self._blocked
+        lately = self._next_step - since < ASK_AGAIN
+        return ticket == seq.ticket and self.kv.num_free < need and lately and self._in_use()
 
     def _open(self, step: StepPlan, seq: Sequence, hit: Hit, n: int, now: float) -> None:
         """Row, blocks and the worker's copy of what we know for an admitted sequence."""
@@ -438,19 +454,3 @@ class Scheduler:
         for seq in self.waiting:
             assert seq.status is Status.WAITING and seq.row < 0 and not seq.tables, f"{seq!r} waits and holds something"
         self.kv.check(running, (source for source, _, _ in self._copies))
-
-
-def _check_limits(plan: SchedulerPlan) -> None:
-    """ValidationError for limits that no schedule can keep."""
-    if plan.max_num_batched_tokens < plan.max_num_seqs:
-        raise ValidationError.of(
-            "max_num_batched_tokens",
-            plan.max_num_batched_tokens,
-            f"at least max_num_seqs ({plan.max_num_seqs}), so that every running sequence can get a token",
-        )
-    if not plan.enable_chunked_prefill and plan.max_num_batched_tokens < plan.max_model_len:
-        raise ValidationError.of(
-            "max_num_batched_tokens",
-            plan.max_num_batched_tokens,
-            f"at least max_model_len ({plan.max_model_len}) when enable_chunked_prefill is False",
-        )

@@ -1,0 +1,69 @@
+"""How many query tokens a step may have, and how they are dealt to one sequence.
+
+For: the limits of SchedulerPlan, and its time target: while sequences decode and few wait, prefill is cut so that the
+predicted step stays short and no stream stutters; with nobody to disturb, or many waiting, the full budget is used.
+The prediction is a line in the number of tokens, from the Plan, scaled by what steps really took.
+Does not know: sequences, blocks, clocks. Invariant: every decoding sequence gets a token. Called by: scheduler, engine.
+"""
+
+from vllm.errors import ValidationError
+from vllm.protocol.plan import SchedulerPlan
+
+LEAST_CHUNK = 16
+"""Query tokens that prefill gets in a step whatever the target says, so that it gets on."""
+FEW_WAITING = 4
+
+
+class StepBudget:
+    """Limits of one engine's steps. ValidationError for limits that no schedule can keep."""
+
+    def __init__(self, limits: SchedulerPlan) -> None:
+        _check(limits)
+        self.limits = limits
+        self._scale = 1.0
+
+    def tokens(self, num_decoding: int, num_waiting: int) -> int:
+        """Most query tokens of the next step; `num_waiting` sequences still have a prompt to compute."""
+        limits = self.limits
+        most = limits.max_num_batched_tokens
+        deep = num_waiting > max(FEW_WAITING, num_decoding // 4)
+        if limits.step_seconds <= 0 or not num_decoding or deep or not limits.enable_chunked_prefill:
+            return most
+        spare = limits.step_seconds / self._scale - limits.step_base_seconds
+        in_time = int(spare / limits.step_token_seconds) if limits.step_token_seconds > 0 else most
+        return min(most, max(in_time, num_decoding * self.usual_query(num_decoding) + LEAST_CHUNK))
+
+    def usual_query(self, num_decoding: int) -> int:
+        """Query tokens of a decode: the most a sequence can gain in a step, or fewer where the budget is small."""
+        share = self.limits.max_num_batched_tokens // max(1, num_decoding)
+        return max(1, min(self.limits.max_tokens_per_step, share))
+
+    def chunk_len(self, left: int, budget: int) -> int:
+        """How many of `left` known tokens one sequence may take of `budget`."""
+        if not self.limits.enable_chunked_prefill:
+            return left if left <= budget else 0
+        cap = self.limits.long_prefill_token_threshold
+        return min(left, budget, cap) if cap > 0 else min(left, budget)
+
+    def observe(self, num_tokens: int, seconds: float) -> None:
+        """A step of `num_tokens` query tokens took `seconds` (0.0: not measured)."""
+        expected = self.limits.step_base_seconds + num_tokens * self.limits.step_token_seconds
+        if seconds > 0 and expected > 0:
+            # why: one odd step (a first compilation, a page fault) must not decide; a changed machine must show soon.
+            ratio = min(10.0, max(0.1, seconds / expected))
+            self._scale += 0.1 * (ratio - self._scale)
+
+
+def _check(plan: SchedulerPlan) -> None:
+    if plan.max_num_batched_tokens < plan.max_num_seqs:
+        raise ValidationError.of(
+            "max_num_batched_tokens",
+            plan.max_num_batched_tokens,
+            f"at least max_num_seqs ({plan.max_num_seqs}), so that every running sequence can get a token",
+        )
+    if not plan.enable_chunked_prefill and plan.max_num_batched_tokens < plan.max_model_len:
+        raise ValidationError.of(
+            "max_num_batched_tokens",
+            plan.max_num_batched_tokens,
+            f"at least max_model_len ({plan.max_model_len}) when enable_chunked_prefill is False",
+        )
