@@ -46,3 +46,9 @@ def save(model: Any, folder: Path) -> None:
     """save_pretrained without its progress bar."""
     with contextlib.redirect_stderr(io.StringIO()):
         model.save_pretrained(folder)
+
+
+def expected_logits(model: Any, tokens: list[int]) -> torch.Tensor:
+    """transformers' logits [tokens, vocabulary] of one sequence."""
+    with torch.inference_mode():
+        return model(torch.tensor([tokens])).logits[0]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.contract.models import reference, save, tiny_configs
+from tests.contract.models import expected_logits, reference, save, tiny_configs
 from tests.unit.worker.helpers import make_host
 from vllm import LLM, SamplingParams, TokensPrompt
 from vllm.kv.groups import blocks_needed
@@ -31,11 +31,6 @@ STEPS = 64
 
 def prompt_of(length: int, seed: int = 0) -> list[int]:
     return torch.randint(3, 128, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
-
-
-def expected_logits(model: Any, tokens: list[int]) -> torch.Tensor:
-    with torch.inference_mode():
-        return model(torch.tensor([tokens])).logits[0]
 
 
 def load(folder: Path) -> tuple[Decoder, dict[str, torch.Tensor]]:
