@@ -4,6 +4,8 @@ import math
 
 import torch
 
+torch.set_num_threads(1)
+
 
 def attend(q, k, v, shape, sinks=None):
     """One sequence: q [n, H, D] are its last n tokens; k [L, K, D], v [L, K, N] are all of them. float64."""

@@ -1,14 +1,16 @@
-"""Every op's reference against float64 written in the plainest way, over the op's own CASES."""
+"""Every op's reference, and its deterministic twin, against float64 in the plainest way, over the op's own CASES."""
 
 import pytest
 import torch
 
 from tests.unit.ops import dense
 from tests.unit.ops.attention_cases import RAGGED, SHAPES, make_case
-from vllm.ops import activation, heads, linear, moe, norm, rope
+from vllm.ops import activation, heads, linear, moe, norm, rope, softcap, tiled
 from vllm.ops.attention import attention
 
 F32, BF16 = torch.float32, torch.bfloat16
+assert tiled.ROWS == 16
+KERNELS = pytest.mark.parametrize("kernel", ["reference", "tiled"])
 DTYPES = pytest.mark.parametrize("dtype", [F32, BF16], ids=["f32", "bf16"])
 
 
@@ -33,28 +35,31 @@ def test_norms(tokens, dim, dtype):
 
 
 @DTYPES
+@KERNELS
 @pytest.mark.parametrize(("tokens", "dim", "act"), activation.CASES)
-def test_activations(tokens, dim, act, dtype):
+def test_activations(tokens, dim, act, dtype, kernel):
     x = _randn(tokens, 2 * dim, dtype=dtype) * 3
     gate, up = x.double().chunk(2, -1)
     tol = activation.activate.tol.of(dtype)
-    dense.assert_close(activation.activate_mul(x, act), dense.ACT[act](gate) * up, tol)
-    dense.assert_close(activation.activate(x, act), dense.ACT[act](x.double()), tol)
+    dense.assert_close(activation.activate_mul.kernels[kernel].run(x, act), dense.ACT[act](gate) * up, tol)
+    dense.assert_close(activation.activate.kernels[kernel].run(x, act), dense.ACT[act](x.double()), tol)
 
 
 @DTYPES
+@KERNELS
 @pytest.mark.parametrize(("tokens", "into", "out"), linear.CASES)
-def test_linear(tokens, into, out, dtype):
+def test_linear(tokens, into, out, dtype, kernel):
     x, w, b = (
         _randn(tokens, into, dtype=dtype),
         _randn(out, into, seed=1, dtype=dtype),
         _randn(out, seed=2, dtype=dtype),
     )
-    packed = linear.linear.kernels["reference"].helpers["pack"](w)
+    chosen = linear.linear.kernels[kernel]
+    packed = chosen.helpers["pack"](w)
     expected = x.double() @ w.double().T
     tol = linear.linear.tol.of(dtype)
-    dense.assert_close(linear.linear(x, packed), expected, tol)
-    dense.assert_close(linear.linear(x, packed, b), expected + b.double(), tol)
+    dense.assert_close(chosen.run(x, packed), expected, tol)
+    dense.assert_close(chosen.run(x, packed, b), expected + b.double(), tol)
 
 
 @DTYPES
@@ -87,12 +92,22 @@ def test_split_heads(tokens, shape, normed, turned, dtype):
         dense.assert_close(mine, expected, 1e-5 if dtype is F32 else 2e-2)
 
 
+NAMES = {id(lens): name for lens, name in zip(RAGGED, ("one", "mixed", "decodes", "long"), strict=True)}
+ATTENTION = [("reference", shape, lens) for shape in SHAPES for lens in RAGGED]
+# why: one long prompt is enough for a kernel that is slow with prompts
+ATTENTION += [("tiled", shape, lens) for shape in SHAPES for lens in RAGGED[: 4 if shape is SHAPES[-1] else 3]]
+
+
 @DTYPES
-@pytest.mark.parametrize("lens", RAGGED, ids=["one", "mixed", "decodes", "long"])
-@pytest.mark.parametrize("shape", SHAPES, ids=[f"h{s[0]}k{s[1]}d{s[2]}w{s[4]}p{s[7]}" for s in SHAPES])
-def test_attention(shape, lens, dtype):
-    case = make_case(shape, lens, attention.kernels["reference"], dtype)
-    got = attention(case.q, case.k, case.v, case.slab, case.batch, case.group, case.shape, case.sinks)
+@pytest.mark.parametrize(
+    ("kernel", "shape", "lens"),
+    ATTENTION,
+    ids=[f"{k}-h{s[0]}k{s[1]}d{s[2]}w{s[4]}p{s[7]}-{NAMES[id(n)]}" for k, s, n in ATTENTION],
+)
+def test_attention(kernel, shape, lens, dtype):
+    case = make_case(shape, lens, attention.kernels[kernel], dtype)
+    run = attention.kernels[kernel].run
+    got = run(case.q, case.k, case.v, case.slab, case.batch, case.group, case.shape, case.sinks)
     start = 0
     for s, (query_len, _) in enumerate(lens):
         q = case.q[start : start + query_len].double()
@@ -103,14 +118,15 @@ def test_attention(shape, lens, dtype):
 
 
 @DTYPES
+@KERNELS
 @pytest.mark.parametrize(("tokens", "dim", "num", "inter", "top", "renormalize"), moe.CASES)
 @pytest.mark.parametrize("gated", [True, False])
-def test_experts(tokens, dim, num, inter, top, renormalize, gated, dtype):
+def test_experts(tokens, dim, num, inter, top, renormalize, gated, dtype, kernel):
     x, logits = _randn(tokens, dim, dtype=dtype), _randn(tokens, num, seed=1)
     up = _randn(num, inter * (1 + gated), dim, seed=2, dtype=dtype) / dim**0.5
     down = _randn(num, dim, inter, seed=3, dtype=dtype) / inter**0.5
     weights, chosen = moe.route(logits, top, renormalize)
-    got = moe.experts(x, weights, chosen, up, down, "silu")
+    got = moe.experts.kernels[kernel].run(x, weights, chosen, up, down, "silu")
     share = logits.double().softmax(-1)
     expected = torch.zeros(tokens, dim, dtype=torch.float64)
     for t in range(tokens):
@@ -127,3 +143,11 @@ def test_embedding_gives_rows():
     table = _randn(50, 8)
     ids = torch.tensor([3, 3, 49, 0])
     assert torch.equal(linear.embedding(ids, table), table[ids])
+
+
+@KERNELS
+@pytest.mark.parametrize(("lines", "vocab", "cap"), softcap.CASES)
+def test_softcap(lines, vocab, cap, kernel):
+    x = _randn(lines, vocab) * 40
+    got = softcap.softcap.kernels[kernel].run(x, cap)
+    dense.assert_close(got, cap * torch.tanh(x.double() / cap), softcap.softcap.tol.f32)

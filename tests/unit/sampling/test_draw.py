@@ -6,6 +6,8 @@ import torch
 
 from vllm.ops.draw import LARGEST_U, draw, gumbel, noise_keys, uniform
 
+torch.set_num_threads(1)
+
 
 def _keys(count, seed=1234):
     return noise_keys(torch.full((count,), seed), torch.arange(count))

@@ -12,6 +12,8 @@ from vllm.sampling.lines import Lines
 from vllm.sampling.sampler import Sampler
 from vllm.sampling_params import SamplingParams
 
+torch.set_num_threads(1)
+
 OPS = select(Target("cpu", torch.float32), {"*": "reference"})
 VOCAB = 300
 GREEDY = {"temperature": 0}
