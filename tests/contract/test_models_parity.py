@@ -45,8 +45,8 @@ class Tap:
     def __init__(self, model: Any) -> None:
         self.model, self.seen = model, []
 
-    def __call__(self, batch: Any) -> torch.Tensor:
-        hidden = self.model(batch)
+    def __call__(self, *inputs: Any) -> torch.Tensor:
+        hidden = self.model(*inputs)
         self.seen.append(self.model.logits(hidden).clone())
         return hidden
 

@@ -20,12 +20,12 @@ def describe(c: HFConfig) -> Decoder:
             qkv_bias=bias,
             out_bias=bias,
             window=window(c, i, lambda i: i % 2 == 0),
-            softcap=c.get("attn_logit_softcapping"),
+            softcap=c.said("attn_logit_softcapping", 50.0),
         )
         return Block(attention, mlp(c, act="hidden_activation"), rms, rms, rms, rms)
 
     embed = Embedding(c.vocab_size, c.hidden_size, scale=c.hidden_size**0.5)
-    head = Head(c.get("tie_word_embeddings", True), softcap=c.get("final_logit_softcapping"))
+    head = Head(c.get("tie_word_embeddings", True), softcap=c.said("final_logit_softcapping", 30.0))
     return decoder(c, block, rms, embed=embed, head=head)
 
 
