@@ -94,7 +94,13 @@ def find_folder(args: "EngineArgs") -> Path:
         return Path(__file__).parent / "builtin"
     from vllm.loading.resolve import resolve_model
 
-    return resolve_model(args.model, revision=args.revision, download_dir=args.download_dir, token=args.hf_token)
+    return resolve_model(
+        args.model,
+        revision=args.revision,
+        download_dir=args.download_dir,
+        token=args.hf_token,
+        load_format=args.load_format,
+    )
 
 
 def find_network(args: "EngineArgs", folder: Path, config: HFConfig) -> Described:

@@ -45,6 +45,9 @@ def fetch(
         answer = get(url, DEADLINE if here is None else DEADLINE_CACHED, headers)
         if answer.status >= 500 or answer.status == 429:
             raise Unreachable(f"it answered with status {answer.status}")
+        if not _is_json(answer):
+            # why: a proxy's page or a sign-in portal must not be taken for the hub's word
+            raise Unreachable(f"something that is no hub answered for it (status {answer.status})")
     except Unreachable as error:
         if here is not None:
             log.warning("%s cannot be reached (%s); using %s from the cache", endpoint, error, here)
@@ -86,6 +89,13 @@ def find_token(token: str | bool | None) -> str | None:
     stored = _home() / "token"
     said = env.text("HF_TOKEN") or env.text("HUGGING_FACE_HUB_TOKEN")
     return said or (stored.read_text("utf-8").strip() if stored.is_file() else None) or None
+
+
+def _is_json(answer: Answer) -> bool:
+    try:
+        return isinstance(json.loads(answer.body), dict)
+    except ValueError:
+        return False
 
 
 def _listing(answer: Answer, repo: str, revision: str | None, endpoint: str, has_token: bool) -> dict[str, Any]:

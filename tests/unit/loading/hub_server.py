@@ -41,7 +41,7 @@ def serve() -> Iterator[Hub]:
 
         def _find(self) -> tuple[int, bytes, dict[str, str]]:
             if hub.status:
-                return hub.status, b"", {}
+                return hub.status, b"<html>sign in</html>", {}
             allowed = self.headers.get("Authorization") == "Bearer good"
             if self.path.startswith("/api/models/"):
                 repo = self.path.removeprefix("/api/models/").partition("/revision/")[0]
