@@ -38,8 +38,14 @@ DEFECTS = [
     Defect("a stale key for a reused block", POOL, "take", "self.index.forget(block)", "pass"),
     Defect("a revived block stays in the free list", POOL, "share", "del self.cached[block]", "pass"),
     Defect("a shared block is not counted", POOL, "share", "self.refs[block] += 1", "self.refs[block] = 1"),
-    Defect("a block is published before it is full", KV, "upkeep", "done // size):", "done // size + 1):"),
-    Defect("a block is published by its plan", KV, "upkeep", "done = seq.num_computed", "done = seq.num_planned"),
+    Defect(
+        "a block is published before it is full",
+        KV,
+        "_publish",
+        "full = seq.tables[g], done // size",
+        "full = seq.tables[g], done // size + 1",
+    ),
+    Defect("a block is published by its plan", KV, "_publish", "done = seq.num_computed", "done = seq.num_planned"),
     Defect("a hit covers the whole prompt", KV, "match", "(len(seq.tokens) - 1)", "len(seq.tokens)"),
     Defect("a hit ignores gaps in a full group", KV, "_shortened", "else range(end)", "else range(end - 1, end)"),
     Defect(

@@ -13,6 +13,8 @@ from vllm.protocol.sequence import Sequence, Status
 from vllm.protocol.step import StepResult, TokenLogprobs
 from vllm.scheduler.scheduler import InFlight
 
+NOTHING: list[tuple[int, TokenLogprobs]] = []
+"""Shared by all updates without prompt logprobs, never added to: 512 empty lists in every step wake the collector."""
 RUNNING, FINISHED = Status.RUNNING, Status.FINISHED
 
 
@@ -89,7 +91,7 @@ def _settle_sampled(
             num_tokens += len(new)
             cached, scheduled_at = seq.num_cached_tokens, seq.scheduled_at
             add_update(
-                SequenceUpdate(seq.request_id, seq.index, new, None, [], reason, None, cached, scheduled_at, now)
+                SequenceUpdate(seq.request_id, seq.index, new, None, NOTHING, reason, None, cached, scheduled_at, now)
             )
             if reason is not None:
                 out.ended.append(seq)

@@ -205,16 +205,9 @@ class KVManager:
     # -- after a step --------------------------------------------------------------------------------------------
 
     def upkeep(self, seq: Sequence) -> None:
-        """`seq.num_computed` has grown over a block's end: publish full blocks, then trim behind windows."""
+        """`seq.num_computed` has passed `publish_at`: publish full blocks, then trim behind windows."""
         done = seq.num_computed
-        if self.enable_prefix_caching:
-            keys = self.chain.extend(seq, done)
-            for g, size in enumerate(self.sizes):
-                table = seq.tables[g]
-                for block in range(seq.published[g], done // size):
-                    if table[block] != NULL_BLOCK:
-                        self.index.publish(g, self._key_of(keys, g, block), table[block])
-                seq.published[g] = max(seq.published[g], done // size)
+        self._publish(seq)
         for g in self.windowed:
             table = seq.tables[g]
             first = min(self.kinds[g].first_needed(done) // self.sizes[g], len(table))
@@ -227,11 +220,26 @@ class KVManager:
                 seq.trimmed[g] = first
         self._schedule_upkeep(seq)
 
+    def _publish(self, seq: Sequence) -> None:
+        """Offer the blocks that are full, and whose tokens have come back, to everybody."""
+        if not self.enable_prefix_caching:
+            return
+        done = seq.num_computed
+        keys = self.chain.extend(seq, done)
+        for g, size in enumerate(self.sizes):
+            table, full = seq.tables[g], done // size
+            for block in range(seq.published[g], full):
+                if table[block] != NULL_BLOCK:
+                    self.index.publish(g, self._key_of(keys, g, block), table[block])
+            if full > seq.published[g]:
+                seq.published[g] = full
+
     def _schedule_upkeep(self, seq: Sequence) -> None:
         if not self.enable_prefix_caching and not self.windowed:
             seq.publish_at = NEVER
             return
-        size = self.chain.block_size
+        # why: a prompt may be shared at once; what is being written now, hardly, and in fours it costs half.
+        size = self.chain.block_size if seq.num_computed < seq.prompt_len else 4 * self.chain.block_size
         seq.publish_at = (seq.num_computed // size + 1) * size
         for g, window in self.windowed.items():
             # the length at which the next block falls out of the window
@@ -241,6 +249,8 @@ class KVManager:
 
     def release(self, seq: Sequence) -> None:
         """Take every block of `seq` back, once the last step that may write them is done."""
+        if seq.tables:
+            self._publish(seq)
         ends = [(i * size, b) for t, size in zip(seq.tables, self.sizes, strict=False) for i, b in enumerate(t)]
         # why: the end of a sequence is worth less to others than its beginning, so it is reused first.
         ends.sort(key=lambda end: -end[0])
