@@ -13,9 +13,10 @@ from tests.contract.models import reference, save
 from tests.unit.worker.helpers import Host, make_kv_plan, make_worker_plan
 from vllm.errors import ModelLoadError, RefusedError, UnknownArchitectureError
 from vllm.executor.local import LocalExecutor
-from vllm.layers.foreign import ATTENTION, answering, attention_function
+from vllm.layers.foreign import ATTENTION, answering, attention_function, pack_linears
 from vllm.loading.foreign.describe import describe_foreign
 from vllm.loading.foreign.skeleton import make_skeleton
+from vllm.ops.table import Kernel, Kernels
 from vllm.parts.checkpoint import Weights
 from vllm.parts.foreign import Foreign
 from vllm.planning.describe import MODELS
@@ -249,3 +250,36 @@ def test_code_of_the_folder_runs_only_when_trusted(tmp_path: Path, monkeypatch: 
     assert marker.exists()
     assert foreign.architecture == "OwnForCausalLM"
     assert len(run(host_of(foreign, folder))[0]) == STEPS
+
+
+def test_sees_which_weights_are_read_past_their_map() -> None:
+    def bare(name: str) -> frozenset[str]:
+        config = FOREIGN[name]
+        return describe_foreign(Path("."), {**config, "architectures": [_class_of(config)]}).bare_linears
+
+    assert bare("arcee") == frozenset()
+    assert bare("cohere") == {"lm_head"}, "it is the token table too"
+    assert bare("hunyuan_v1_moe") == {"model.layers.0.mlp.gate.wg", "model.layers.1.mlp.gate.wg"}
+
+
+def test_packs_every_other_map() -> None:
+    def pack(weight: torch.Tensor) -> object:
+        weight.add_(1.0)
+        return ["packed", weight.clone()]
+
+    def linear(x: torch.Tensor, packed: list, bias: torch.Tensor | None) -> torch.Tensor:
+        return torch.nn.functional.linear(x, packed[1] - 1.0, bias)
+
+    ops = Kernels({"linear": Kernel("test", linear, lambda target: True, 1, {"pack": pack})})
+    whole = reference(FOREIGN["hunyuan_v1_moe"])
+    bare = {"model.layers.0.mlp.gate.wg", "model.layers.1.mlp.gate.wg"}
+    plain = {name for name, module in whole.named_modules() if type(module) is torch.nn.Linear}
+    ids = torch.tensor([[5, 9, 22]])
+    with torch.no_grad():
+        before = whole(ids, use_cache=False).logits
+        pack_linears(whole, bare, ops, torch.float32)
+        after = whole(ids, use_cache=False).logits
+    left = {name for name, module in whole.named_modules() if type(module) is torch.nn.Linear}
+    assert len(plain) > 8
+    assert left == bare
+    assert torch.allclose(before, after, atol=1e-3)

@@ -12,7 +12,7 @@ Called by: worker (the model), loading/foreign (registration, and `answering` to
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -132,6 +132,36 @@ class GivenHidden(nn.Module):
 _ABSENT = frozenset(("past_key_values", "hidden_states", "attentions", "router_logits", "cross_attentions", "aux_loss"))
 
 
+class OpLinear(nn.Module):
+    """An nn.Linear whose product is our op's."""
+
+    def __init__(self, plain: nn.Linear, packed: object, ops: Kernels) -> None:
+        super().__init__()
+        self.in_features, self.out_features = plain.in_features, plain.out_features
+        self._run, self._packed = ops.linear, packed
+        self._bias = None if plain.bias is None else plain.bias.data
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., in] -> [..., out]"""
+        y: torch.Tensor = self._run(x.reshape(-1, self.in_features), self._packed, self._bias)
+        return y.view(*x.shape[:-1], self.out_features)
+
+
+def pack_linears(whole: nn.Module, bare: Collection[str], ops: Kernels, dtype: torch.dtype) -> None:
+    """Replace the linear maps of `whole`, but for those named `bare`, where the chosen kernel has a form of its own.
+
+    Their weights are handed over: a kernel may pack them in place.
+    """
+    pack = ops.helper("linear", "pack")
+    for path, module in list(whole.named_modules()):
+        if type(module) is not nn.Linear or path in bare or module.weight.dtype != dtype:
+            continue
+        packed = pack(module.weight.data)
+        if packed is not module.weight.data and not isinstance(packed, torch.Tensor):
+            above, _, leaf = path.rpartition(".")
+            setattr(whole.get_submodule(above), leaf, OpLinear(module, packed, ops))
+
+
 class ForeignModel:
     """The forward pass; the same interface as `layers.build.Model`."""
 
@@ -147,6 +177,7 @@ class ForeignModel:
         """`whole` is a causal language model of transformers with its weights on the device; it is taken apart."""
         self.hidden_size, self.vocab = foreign.hidden, foreign.vocab
         self.dtype = dtype_of(worker_plan.dtype)
+        pack_linears(whole, foreign.bare_linears, ops, self.dtype)
         self._body, self._head, self._given = take_apart(whole)
         self._steps = [_Step(call, i, kv_plan, slabs, ops) for i, call in enumerate(foreign.calls)]
 

@@ -52,6 +52,8 @@ class Foreign:
     widest: int
     """Most elements per token that one layer's intermediate results take."""
     calls: tuple[ForeignAttention, ...]
+    bare_linears: frozenset[str] = frozenset()
+    """Linear maps whose weight somebody reads past the map itself: they keep it as it is. All others may be packed."""
 
     def kv_kinds(self) -> list[KVKind]:
         """One KV kind per attention call, in order."""

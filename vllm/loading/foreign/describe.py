@@ -46,6 +46,7 @@ def describe_foreign(folder: Path | str, config: dict[str, Any], *, trust_remote
         num_parameters=seen.num_parameters,
         widest=seen.widest,
         calls=tuple(seen.calls),
+        bare_linears=frozenset(seen.bare),
     )
 
 
@@ -55,6 +56,7 @@ class _Seen:
     def __init__(self, whole: nn.Module) -> None:
         self.calls: list[ForeignAttention] = []
         self.hidden = self.vocab = self.widest = 0
+        self.bare: set[str] = set()
         self.num_parameters = sum(p.numel() for p in whole.parameters())
         self._name = type(whole).__name__
         self._paths = {id(module): path for path, module in whole.named_modules()}
@@ -117,6 +119,7 @@ def _look(whole: nn.Module) -> _Seen:
     if whole.base_model is whole:
         raise refused(f"{name} has no body that can run without its head.")
     whole.to("meta")
+    _watch_linears(whole, seen.bare)
     body, head, given = take_apart(whole)
     hooks = [m.register_forward_hook(seen.output) for m in body.modules() if not any(m.children())]
     ALL_EXPERTS_FUNCTIONS.register(_EXPERTS, seen.experts)
@@ -141,6 +144,41 @@ def _look(whole: nn.Module) -> _Seen:
         for hook in hooks:
             hook.remove()
     return seen
+
+
+class _Watched(nn.Linear):
+    """A linear map without arithmetic that notes when its weight is read from outside."""
+
+    path: str
+    bare: set[str]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., in] -> [..., out], values undefined."""
+        assert x.shape[-1] == self.in_features
+        return x.new_empty(*x.shape[:-1], self.out_features)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("weight", "bias"):
+            self.bare.add(self.path)
+        return super().__getattr__(name)
+
+
+def _watch_linears(whole: nn.Module, bare: set[str]) -> None:
+    """Note in `bare` the linear maps that share their weight, and from now on those whose weight is read."""
+    tied = attribute(whole, "all_tied_weights_keys") or {}
+    shared = {name.rpartition(".")[0] for pair in tied.items() for name in pair}
+    owners: dict[int, str] = {}
+    for path, module in whole.named_modules():
+        for param in module._parameters.values():
+            first = owners.setdefault(id(param), path)
+            if param is not None and first != path:
+                shared |= {first, path}
+    for path, module in whole.named_modules():
+        if type(module) is nn.Linear:
+            module.__class__ = _Watched
+            module.path, module.bare = path, bare
+            if path in shared:
+                bare.add(path)
 
 
 def _check_layers(whole: nn.Module, seen: _Seen, text: Any) -> None:
