@@ -10,7 +10,7 @@ both, never a guess. No torch. Called by: resolve, hub.
 from pathlib import Path
 
 from vllm.errors import ModelNotFoundError
-from vllm.loading.files import KINDS, weight_files
+from vllm.loading.files import KINDS, wanted, weight_files
 
 
 def find_model(path: Path, revision: str | None = None) -> Path:
@@ -50,15 +50,15 @@ def _snapshot(model: Path, revision: str | None) -> Path:
     folder = model / "snapshots"
     found = sorted(p for p in folder.glob("*") if p.is_dir()) if folder.is_dir() else []
     names = [p.name for p in found]
-    wanted = _commit(model, revision or "main") or revision
-    if wanted in names:
-        return _whole(folder / wanted)
+    commit = _commit(model, revision or "main") or revision
+    if commit in names:
+        return _whole(folder / commit)
     if revision is not None or not found:
         has = f"it has {', '.join(names[:4])}" if names else "it has none"
-        raise ModelNotFoundError(f"{model} has no snapshot {wanted or 'main'!r}; {has}. Its download was not finished")
-    if wanted is not None:
+        raise ModelNotFoundError(f"{model} has no snapshot {commit or 'main'!r}; {has}. Its download was not finished")
+    if commit is not None:
         raise ModelNotFoundError(
-            f"{model}/refs/main names the snapshot {wanted}, which is not there (there {_are(names)}); "
+            f"{model}/refs/main names the snapshot {commit}, which is not there (there {_are(names)}); "
             f"give the path of one"
         )
     if len(found) > 1:
@@ -81,7 +81,7 @@ def _commit(model: Path, revision: str) -> str | None:
 
 
 def _whole(folder: Path) -> Path:
-    """`folder` itself, when config.json is there and no link in it leads nowhere."""
+    """`folder` itself, when config.json is there and no link that is needed leads nowhere."""
     broken = _broken(folder)
     if broken:
         raise ModelNotFoundError(_about_links(folder, broken))
@@ -91,7 +91,9 @@ def _whole(folder: Path) -> Path:
 
 
 def _broken(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.is_symlink() and not p.exists()) if folder.is_dir() else []
+    """Files that a model needs and that are links to nowhere (a missing picture or second copy hurts nobody)."""
+    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    return [name for name in wanted(names) if (folder / name).is_symlink() and not (folder / name).exists()]
 
 
 def _about_links(folder: Path, broken: list[str]) -> str:

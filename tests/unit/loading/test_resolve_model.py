@@ -106,6 +106,13 @@ def test_broken_links_are_named(tmp_path: Path, name: str) -> None:
         resolve_model(str(tmp_path))
 
 
+def test_links_that_nobody_needs_may_be_broken(tmp_path: Path) -> None:
+    snapshot = cache_at(tmp_path, "aaa") / "snapshots" / "aaa"
+    for name in ("README.md", "flax_model.msgpack", "pytorch_model.bin"):
+        (snapshot / name).symlink_to("../../blobs/gone")
+    assert resolve_model(str(tmp_path)) == snapshot
+
+
 @pytest.mark.parametrize(
     ("model", "text"),
     [
