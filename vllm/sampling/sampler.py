@@ -124,12 +124,12 @@ class Sampler:
             for chosen in self._portions(np.flatnonzero(counts == count)):
                 where = torch.from_numpy(chosen).to(device)
                 limits = (torch.from_numpy(x[chosen]).to(device) for x in (top_k, top_p, min_p))
-                for part, kept in truncate(logits[where], *limits, int(count)):
+                those = logits if len(chosen) == len(rows) else logits[where]
+                for part, kept in truncate(those, *limits, int(count)):
                     lines = where[part]
                     tokens[lines] = self._ops.draw(kept.logits, keys[lines], kept.ids)
                     if reported and not self._raw:
-                        full = torch.full((lines.shape[0], logits.shape[1]), float("-inf"), device=device)
-                        logits[lines] = full.scatter_(1, kept.ids, kept.logits)
+                        logits[lines] = kept.over(logits.shape[1])
         return tokens
 
     def _portions(self, lines: np.ndarray) -> list[np.ndarray]:
