@@ -34,7 +34,7 @@ from vllm.protocol.sequence import Sequence, Status
 from vllm.scheduler.scheduler import InFlight, Scheduler
 from vllm.util.clock import SYSTEM, Clock
 
-CHECK_EVERY = 5.0
+CHECK_EVERY = 60.0
 """Seconds between full counts of an idle engine's blocks."""
 
 

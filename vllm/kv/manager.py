@@ -251,10 +251,14 @@ class KVManager:
         """Take every block of `seq` back, once the last step that may write them is done."""
         if seq.tables:
             self._publish(seq)
-        ends = [(i * size, b) for t, size in zip(seq.tables, self.sizes, strict=False) for i, b in enumerate(t)]
         # why: the end of a sequence is worth less to others than its beginning, so it is reused first.
-        ends.sort(key=lambda end: -end[0])
-        self._give_back([block for _, block in ends if block != NULL_BLOCK], seq.last_step)
+        if len(seq.tables) == 1:
+            blocks = seq.tables[0][::-1]
+        else:
+            ends = [(i * size, b) for t, size in zip(seq.tables, self.sizes, strict=False) for i, b in enumerate(t)]
+            ends.sort(key=lambda end: -end[0])
+            blocks = [block for _, block in ends]
+        self._give_back([block for block in blocks if block != NULL_BLOCK], seq.last_step)
         seq.tables, seq.trimmed, seq.published = [], [], []
         seq.limit = seq.num_computed = seq.num_planned = 0
         seq.publish_at = NEVER

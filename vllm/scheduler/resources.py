@@ -16,17 +16,21 @@ class Rows:
         self.total = n
         self._free = list(range(n))
         heapify(self._free)
+        self._taken = [False] * n
 
     def __len__(self) -> int:
         return len(self._free)
 
     def take(self) -> int:
         """A free row; the caller has checked that there is one."""
-        return heappop(self._free)
+        row = heappop(self._free)
+        self._taken[row] = True
+        return row
 
     def give_back(self, row: int) -> None:
         """The row is free for the next plan (a plan's closes come before its opens)."""
-        assert row not in self._free, f"row {row} given back twice"
+        assert self._taken[row], f"row {row} given back twice"
+        self._taken[row] = False
         heappush(self._free, row)
 
     def check(self, running: list[Sequence]) -> None:
