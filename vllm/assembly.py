@@ -56,10 +56,8 @@ class Assembled:
 
 def assemble(args: "EngineArgs") -> Assembled:
     """Everything for one model, ready to step. Raises ValueError (errors.py) before any weight is read where it can."""
-    folder = find_folder(args)
-    config = override(read_config(folder), args.hf_overrides)
-    described = find_network(args, folder, config)
-    plan = resolve(args, described.architecture, described.decoder, str(folder), stored_dtype(config), device_facts())
+    folder, described, plan = make_plan(args)
+    config = described.config
     tokenizer = None if args.skip_tokenizer_init else load_tokenizer(args, folder)
     generation = generation_config(args, folder)
     executor = make_executor(plan, described)
@@ -79,6 +77,15 @@ def assemble(args: "EngineArgs") -> Assembled:
     )
 
 
+def make_plan(args: "EngineArgs", weights: bool = True) -> tuple[Path, Described, Plan]:
+    """(folder, network, Plan) without loading anything; without `weights` a hub is asked for the small files alone."""
+    folder = find_folder(args, weights)
+    config = override(read_config(folder), args.hf_overrides)
+    described = find_network(args, folder, config)
+    plan = resolve(args, described.architecture, described.decoder, str(folder), stored_dtype(config), device_facts())
+    return folder, described, plan
+
+
 def announce(plan: Plan) -> None:
     """One line of what runs, and of each automatic choice what and why: dtype for everybody, the rest for debugging."""
     worker = plan.worker
@@ -88,7 +95,7 @@ def announce(plan: Plan) -> None:
         _log.log(logging.INFO if knob in _TOLD else logging.DEBUG, "%s = %s: %s", knob, value, why)
 
 
-def find_folder(args: "EngineArgs") -> Path:
+def find_folder(args: "EngineArgs", weights: bool = True) -> Path:
     """The model's local folder; the built-in model where none is named."""
     if args.model is None:
         return Path(__file__).parent / "builtin"
@@ -99,6 +106,7 @@ def find_folder(args: "EngineArgs") -> Path:
         revision=args.revision,
         download_dir=args.download_dir,
         token=args.hf_token,
+        weights=weights,
         load_format=args.load_format,
     )
 
