@@ -3,6 +3,7 @@
 import json
 from copy import deepcopy
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 
 import pytest
 import torch
@@ -93,6 +94,15 @@ def test_equals_transformers(name: str, tmp_path: Path) -> None:
     assert_equal(host, run(host), model)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["cohere2", "deepseek_v3", "gemma3n", "gpt_oss"])
+def test_equals_transformers_on_a_gpu(name: str, tmp_path: Path) -> None:
+    model, config = saved(FOREIGN[name], tmp_path)
+    host = host_of(describe_foreign(tmp_path, config), tmp_path, device="cuda:0", kernels={})
+    taken = {row: [line.cpu() for line in lines] for row, lines in run(host).items()}
+    assert_equal(host, taken, model)
+
+
 def test_enough_of_them_are_not_described() -> None:
     assert len({_class_of(config) for config in FOREIGN.values()} - set(MODELS.names())) >= 15
 
@@ -138,6 +148,15 @@ def test_transformers_honours_the_hook() -> None:
     assert all(b.device.type == "cpu" for b in whole.buffers())
     before = torch.nn.Linear(2, 2)
     assert before.weight.device.type == "cpu"
+
+
+def test_describes_what_would_not_fit() -> None:
+    """gpt-oss-120b, whose parameters would take 467 GB, with the total its makers published."""
+    before = getrusage(RUSAGE_SELF).ru_maxrss
+    foreign = describe_foreign(Path("."), {"model_type": "gpt_oss", "architectures": ["GptOssForCausalLM"]})
+    assert foreign.num_parameters == 116_829_156_672
+    assert [call.window for call in foreign.calls] == [128, None] * 18
+    assert getrusage(RUSAGE_SELF).ru_maxrss - before < 500 << 10, "in KiB"
 
 
 class Largest(TorchDispatchMode):

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from vllm.errors import ModelLoadError
 from vllm.layers.foreign import ATTENTION, register
@@ -43,7 +44,7 @@ def make_skeleton(
     if attribute(text, "output_router_logits", False):
         text.output_router_logits = False
     try:
-        with _building, parameters_on_meta():
+        with _building, parameters_on_meta(), EmptyOnMeta():
             whole: nn.Module = kind._from_config(config, dtype=dtype, attn_implementation=ATTENTION)
     except Exception as error:
         why = f"transformers cannot build {kind.__name__} from this config.json: {in_one_line(error)}"
@@ -69,6 +70,16 @@ def parameters_on_meta() -> Iterator[None]:
         yield
     finally:
         nn.Module.register_parameter = original  # type: ignore[method-assign]
+
+
+class EmptyOnMeta(TorchFunctionMode):
+    """`torch.empty` takes no memory: parameters start so, and those of large models would not even fit for a moment."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty and kwargs.get("device") is None and "out" not in kwargs:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
 
 
 def fix_rotary(whole: nn.Module, max_len: int) -> None:
