@@ -1,6 +1,7 @@
 """Rendered chats equal transformers'; messages are normalised; errors name what is wrong."""
 
 import copy
+from importlib.metadata import version
 
 import jinja2
 import pytest
@@ -58,13 +59,16 @@ def both(tmp_path_factory):
 def test_equals_transformers(family, name, both):
     ours, other = both
     compared = 0
+    transformers_version = tuple(map(int, version("transformers").split(".")[:2]))
     for tools in (None, TOOLS):
         for more in ({}, {"enable_thinking": False}, {"date_string": "today"}):
             for prompt in (True, False):
                 options = {"tools": tools, "add_generation_prompt": prompt, "chat_template": ALL[family], **more}
                 try:
                     want = other.apply_chat_template(copy.deepcopy(CHATS[name]), tokenize=False, **options)
-                except jinja2.TemplateError:
+                except (jinja2.TemplateError, TypeError):
+                    if transformers_version < (5, 20):
+                        continue  # why: it does not normalise messages without content yet
                     with pytest.raises(ChatTemplateError):
                         render(ours, CHATS[name], **options)
                     continue
