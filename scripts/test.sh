@@ -1,5 +1,5 @@
 #!/bin/sh
-# The CPU test suites: unit, property, contract, house. One thread a test, because two cores and small shapes.
+# The CPU test suites. Two processes of one thread each (WORKERS=1 for one): shapes are small, and two cores are common.
 cd "$(dirname "$0")/.." || exit 1
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
-exec .venv/bin/python -m pytest -q "$@"
+exec .venv/bin/python -m pytest -q -n "${WORKERS:-2}" --dist loadfile "$@"
