@@ -71,5 +71,8 @@ def draw(logits_NV: torch.Tensor, keys_N2: torch.Tensor, ids_NV: torch.Tensor | 
     out = torch.empty(logits_NV.shape[0], dtype=torch.int64, device=logits_NV.device)
     for n, line in enumerate(logits_NV):  # why: line by line the noise stays in the processor's cache
         ids = (line > line.max() - NOISE_SPAN).nonzero()[:, 0]
+        if not ids.numel():  # why: nothing but NaN or -inf; any token is as wrong as another, and token 0 is a token
+            out[n] = 0
+            continue
         out[n] = ids[(line[ids] + gumbel(keys_N2[n : n + 1], ids)[0]).argmax()]
     return out

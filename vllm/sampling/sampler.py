@@ -54,8 +54,7 @@ class Sampler:
         asked = [i for i, stage in enumerate(self._stages) if stage.wants(row)]
         for i in asked:
             self._stages[i].open(row)
-        if asked:
-            self._by_row[r] = asked
+            self._by_row.setdefault(r, []).append(i)
         if p.logprobs is not None or p.logprob_token_ids is not None:
             self._logprobs[r] = (p.logprobs or 0), p.logprob_token_ids
 
@@ -103,7 +102,16 @@ class Sampler:
             for i in self._by_row.get(row, ()):
                 which.setdefault(i, []).append(n)
         for i in sorted(which):
-            self._stages[i].apply(logits, lines, which[i], failed)
+            for n in which[i]:
+                try:
+                    self._stages[i].apply(logits, lines, [n], failed)
+                except Exception as error:  # why: one request's options must not end the step of all others
+                    failed[n] = f"{type(self._stages[i]).__name__} failed with {type(error).__name__}: {error}"
+        for n in {n for mine in which.values() for n in mine}:
+            if n not in failed and not bool(logits[n].max() > float("-inf")):
+                failed[n] = "the request's options leave no token to choose from"
+            if n in failed:
+                logits[n] = 0.0
 
     def _random(self, logits: torch.Tensor, rows: np.ndarray, lens: np.ndarray, reported: list[int]) -> torch.Tensor:
         """Tokens of lines with a temperature. `logits` become the processed ones where they are to be reported."""

@@ -56,8 +56,8 @@ class Runner:
     def step(self, plan: StepPlan) -> StepResult:
         """Carry out one plan."""
         began = self._clock.monotonic()
-        self._apply(plan)
         result = StepResult(plan.step_id)
+        self._apply(plan, result)
         if plan.rows:
             assert all(plan.num_query), "every planned row has at least one token"
             assert plan.num_tokens <= self._max_tokens, f"{plan.num_tokens} tokens in a step of {self._max_tokens}"
@@ -68,12 +68,12 @@ class Runner:
         result.seconds = self._clock.monotonic() - began
         return result
 
-    def _apply(self, plan: StepPlan) -> None:
+    def _apply(self, plan: StepPlan, result: StepResult) -> None:
         """Changes of rows and blocks that come before the forward pass."""
         for row in plan.closes:
             self._close(row)
         for o in plan.opens:
-            self._open(o)
+            self._open(o, result)
         for row, group, ids in plan.new_blocks:
             self.rows.append_blocks(row, group, ids)
         if plan.copies:
@@ -82,9 +82,16 @@ class Runner:
             length = int(self.rows.lens[row])
             self.rows.tokens[row, length : length + len(draft)] = draft
 
-    def _open(self, o: RowOpen) -> None:
+    def _open(self, o: RowOpen, result: StepResult) -> None:
         self.rows.open(o)
-        self.sampler.open(o)
+        self._close_options(o.row)
+        try:
+            self.sampler.open(o)
+        except Exception as error:  # why: one request's options must not end the step of all others
+            result.failed.append((o.seq_id, o.epoch, f"its options failed with {type(error).__name__}: {error}"))
+            self._close_options(o.row)
+            self.rows.done[o.row] = self.rows.any_done = True
+            return
         p = o.sampling
         if p.prompt_logprobs is not None or p.prompt_logprob_token_ids is not None:
             start = max(1, p.prompt_logprob_start or 0)
@@ -92,6 +99,9 @@ class Runner:
 
     def _close(self, row: int) -> None:
         self.rows.close(row)
+        self._close_options(row)
+
+    def _close_options(self, row: int) -> None:
         self.sampler.close(row)
         self._prompt_asks.pop(row, None)
 

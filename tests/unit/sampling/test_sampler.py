@@ -275,3 +275,20 @@ def test_closed_rows_leave_nothing_behind():
     out = bench.sample(logits)
     assert out.tokens.tolist() == logits.argmax(-1).tolist()
     assert not out.logprobs
+
+
+def test_a_request_with_impossible_options_fails_alone():
+    logits = _logits(4)
+    bench = (
+        Bench()
+        .open(0, allowed_token_ids=[9], features={"bad_words_ids": [[9]]}, top_p=0.5)
+        .open(1, logit_bias={VOCAB + 5: 1.0}, **GREEDY)
+        .open(2, min_tokens=3, stop_ids=[VOCAB + 1], **GREEDY)
+        .open(3, **GREEDY)
+    )
+    out = bench.sample(logits)
+    assert set(out.failed) == {0, 1}
+    assert int(out.tokens[2]) == int(logits[2].argmax())
+    assert "leave no token" in out.failed[0]
+    assert "LogitBias failed with" in out.failed[1]
+    assert int(out.tokens[3]) == int(logits[3].argmax())

@@ -209,3 +209,17 @@ def test_prompt_logprobs_are_those_of_the_dense_model(case):
         assert one.ids[1:] == line.topk(3).indices.tolist()
         assert one.values == pytest.approx(line[one.ids].tolist(), abs=1e-4)
         assert one.ranks[0] == int((line > line[prompt[position]]).sum()) + 1
+
+
+def test_options_that_cannot_be_read_fail_their_sequence_alone(case):
+    decoder, weights, expected = case
+    host = make_host(decoder, weights=weights)
+    host.open(0, PROMPTS[0])
+    host.open(1, PROMPTS[1], features={"bad_words_ids": [["no number"]]})
+    result = host.step((0, 5), (1, 12))
+    assert [f[:2] for f in result.failed] == [(101, 0)]
+    assert "its options failed with" in result.failed[0][2]
+    assert result.tokens == [[expected[0][5]], []]
+    host.close(1)
+    host.open(1, PROMPTS[1])
+    assert host.step((0, 1), (1, 12)).tokens == [[expected[0][6]], [expected[1][12]]]

@@ -31,10 +31,15 @@ class BadWords:
         for n in which:
             row, length = lines.rows[n], lines.lens[n]
             single, runs, prompt_len = self._rows[row]
+            single = single[single < logits.shape[1]]
             if single.numel():
                 logits[n].index_fill_(0, single.to(logits.device), float("-inf"))
             longest = max((len(run) for run in runs), default=1) - 1
             tail = lines.tokens[row, max(prompt_len, length - longest) : length].tolist() if longest else []
             for run in runs:
-                if len(tail) >= len(run) - 1 and tail[len(tail) - len(run) + 1 :] == run[:-1]:
+                if (
+                    run[-1] < logits.shape[1]
+                    and len(tail) >= len(run) - 1
+                    and tail[len(tail) - len(run) + 1 :] == run[:-1]
+                ):
                     logits[n, run[-1]] = float("-inf")

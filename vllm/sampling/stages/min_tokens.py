@@ -26,4 +26,6 @@ class MinTokens:
         for n in which:
             free_at, ids = self._rows[lines.rows[n]]
             if lines.lens[n] < free_at:
+                # why: a tokenizer may know end ids that the model has no logit for
+                ids = ids[ids < logits.shape[1]]
                 logits[n].index_fill_(0, ids.to(logits.device), float("-inf"))
