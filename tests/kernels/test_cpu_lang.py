@@ -75,6 +75,42 @@ def test_work_is_handed_out_once_whatever_the_number_of_threads():
         torch.set_num_threads(before)
 
 
+@kernel("out:i64* n times")
+def _add(k, out, n, times):
+    for i in k.dynamic(n):
+        for _ in k.range(0, times):
+            (out + i).store((out + i).load() + 1)
+
+
+@kernel("out:i32* first:i32* n")
+def _copy_then_shift(k, out, first, n):
+    for i in k.dynamic(n):
+        (first + i).store((first + i).load() * 3)
+    k.barrier()
+    for i in k.dynamic(n):
+        (out + i).store((first + (n - 1 - i)).load())
+
+
+def test_helpers_that_come_late_touch_nothing_of_the_next_call():
+    """Many tiny calls of two kernels with different sizes and arguments, on more threads than cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(6)
+    try:
+        add, shift = _add.get(), _copy_then_shift.get()
+        totals, calls = torch.zeros(64, dtype=torch.int64), 3000
+        for c in range(calls):
+            n = 1 + c % 64
+            add(totals.data_ptr(), n, 3)
+            small = torch.arange(1 + c % 5, dtype=torch.int32)
+            out = torch.empty_like(small)
+            shift(out.data_ptr(), small.data_ptr(), small.numel())
+            assert out.tolist() == [3 * i for i in reversed(range(1 + c % 5))]
+        want = [3 * sum(1 + c % 64 > i for c in range(calls)) for i in range(64)]
+        assert totals.tolist() == want
+    finally:
+        torch.set_num_threads(before)
+
+
 _PROBE = """
 import sys, torch
 {first}

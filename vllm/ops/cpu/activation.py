@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from vllm.ops.activation import activate, activate_mul
-from vllm.ops.cpu.jit import kernel
+from vllm.ops.cpu.jit import SMALL, kernel
 from vllm.ops.cpu.lang import W
 from vllm.ops.cpu.linear import NAMES_OF, _here
 from vllm.ops.cpu.mathlib import activation
@@ -34,13 +34,13 @@ def _activate(k, x, out, rows, inner, T, act, gated):
 def _run(x: torch.Tensor, act: str, gated: bool) -> torch.Tensor:
     inner = x.shape[-1] // (2 if gated else 1)
     out = torch.empty((*x.shape[:-1], inner), dtype=x.dtype)
-    _function(x.dtype, act, gated)(x.data_ptr(), out.data_ptr(), x.numel() // x.shape[-1], inner)
+    _function(x.dtype, act, gated, x.numel() <= SMALL)(x.data_ptr(), out.data_ptr(), x.numel() // x.shape[-1], inner)
     return out
 
 
 @functools.cache
-def _function(dtype: torch.dtype, act: str, gated: bool) -> Callable[..., None]:
-    return _activate.get(T=NAMES_OF[dtype], act=act, gated=gated)
+def _function(dtype: torch.dtype, act: str, gated: bool, alone: bool) -> Callable[..., None]:
+    return _activate.get(alone, T=NAMES_OF[dtype], act=act, gated=gated)
 
 
 @activate.kernel("jit", when=_here)

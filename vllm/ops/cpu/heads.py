@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from vllm.ops.cpu.jit import kernel
+from vllm.ops.cpu.jit import SMALL, kernel
 from vllm.ops.cpu.lang import W
 from vllm.ops.cpu.linear import NAMES_OF, _here
 from vllm.ops.heads import HeadsShape, split_heads
@@ -85,7 +85,7 @@ def split_heads_jit(
     s, tokens = shape, qkv_TJ.shape[0]
     if half or q_norm_D is not None or s.clip is not None:
         assert half == 0 or (cos_TR.is_contiguous() and sin_TR.is_contiguous())
-        _function(qkv_TJ.dtype, s, half, q_norm_D is not None)(
+        _function(qkv_TJ.dtype, s, half, q_norm_D is not None, qkv_TJ.numel() <= SMALL)(
             qkv_TJ.data_ptr(),
             0 if q_norm_D is None else q_norm_D.data_ptr(),
             0 if k_norm_D is None else k_norm_D.data_ptr(),
@@ -100,6 +100,6 @@ def split_heads_jit(
 
 
 @functools.cache
-def _function(dtype: torch.dtype, s: HeadsShape, half: int, normed: bool) -> Callable[..., None]:
+def _function(dtype: torch.dtype, s: HeadsShape, half: int, normed: bool, alone: bool) -> Callable[..., None]:
     sizes = {"heads": s.heads, "kv_heads": s.kv_heads, "dim": s.dim, "half": half}
-    return _heads.get(T=NAMES_OF[dtype], **sizes, normed=normed, clipped=s.clip is not None)
+    return _heads.get(alone, T=NAMES_OF[dtype], **sizes, normed=normed, clipped=s.clip is not None)

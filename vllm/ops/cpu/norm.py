@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from vllm.ops.cpu.jit import kernel
+from vllm.ops.cpu.jit import SMALL, kernel
 from vllm.ops.cpu.lang import W
 from vllm.ops.cpu.linear import NAMES_OF, _here
 from vllm.ops.norm import add_rms_norm, rms_norm
@@ -41,7 +41,7 @@ def _rms_norm(k, x, residual, weight, out, rows, dim, eps, T, add, scaled):
 def _run(x: torch.Tensor, residual: torch.Tensor | None, weight: torch.Tensor | None, eps: float) -> torch.Tensor:
     dim = x.shape[-1]
     out = torch.empty_like(x)
-    _function(x.dtype, residual is not None, weight is not None)(
+    _function(x.dtype, residual is not None, weight is not None, x.numel() <= SMALL)(
         x.data_ptr(),
         0 if residual is None else residual.data_ptr(),
         0 if weight is None else weight.data_ptr(),
@@ -54,8 +54,8 @@ def _run(x: torch.Tensor, residual: torch.Tensor | None, weight: torch.Tensor | 
 
 
 @functools.cache
-def _function(dtype: torch.dtype, add: bool, scaled: bool) -> Callable[..., None]:
-    return _rms_norm.get(T=NAMES_OF[dtype], add=add, scaled=scaled)
+def _function(dtype: torch.dtype, add: bool, scaled: bool, alone: bool) -> Callable[..., None]:
+    return _rms_norm.get(alone, T=NAMES_OF[dtype], add=add, scaled=scaled)
 
 
 @rms_norm.kernel("jit", when=_here)
