@@ -78,6 +78,8 @@ def build(
     max_len = worker_plan.max_model_len
     mesh = mesh or Mesh()
     c = Context(ops, mesh, weights, kv_plan, slabs, RopeTables(max_len, device), device, dtype, dtype_of(kv_plan.dtype))
+    if worker_plan.quantization == "int8":
+        c.linear = "linear_int8"
     model = Model(c, decoder)
     if weights:
         raise ValueError(f"tensors that no layer of this rank takes: {', '.join(sorted(weights)[:5])}")

@@ -27,6 +27,8 @@ class Context:
     device: torch.device
     dtype: torch.dtype
     kv_dtype: torch.dtype
+    linear: str = "linear"
+    """The op of linear maps: `linear`, or `linear_int8` where weights are quantized as they are taken."""
 
     def take(self, name: str) -> torch.Tensor:
         """The tensor of this name; it leaves the dict. KeyError names what is missing."""

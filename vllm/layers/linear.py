@@ -10,13 +10,14 @@ from vllm.layers.context import Context
 
 
 class Linear:
-    """x W^T + b on this rank's share; no communication."""
+    """x W^T + b on this rank's share; no communication. `exact` maps are never quantized."""
 
     __slots__ = ("_bias", "_packed", "_run")
 
-    def __init__(self, c: Context, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
-        self._run = c.ops.linear
-        self._packed = c.ops.helper("linear", "pack")(weight)
+    def __init__(self, c: Context, weight: torch.Tensor, bias: torch.Tensor | None = None, exact: bool = False) -> None:
+        kernel = c.ops.chosen["linear" if exact else c.linear]
+        self._run = kernel.run
+        self._packed = kernel.helpers["pack"](weight)
         self._bias = bias
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:

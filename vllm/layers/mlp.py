@@ -28,7 +28,7 @@ class MoELayer:
     def __init__(self, c: Context, part: MoE, name: str) -> None:
         self._part, self._axis, self._ops = part, c.mesh.tp, c.ops
         # why: the router is small and its small differences decide; float32 on every platform
-        self._router = Linear(c, c.take(f"{name}.router.weight").float())
+        self._router = Linear(c, c.take(f"{name}.router.weight").float(), exact=True)
         self._up, self._down = c.take(f"{name}.experts.gate_up"), c.take(f"{name}.experts.down")
         self._shared = MLPLayer(c, part.shared, f"{name}.shared") if part.shared else None
 
