@@ -9,7 +9,8 @@ from vllm.parts.foreign import Foreign
 from vllm.parts.tensors import TensorSpec, num_parameters, stage_tensors
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
-_LINEAR = (".qkv.weight", ".o.weight", ".gate_up.weight", ".up.weight", ".down.weight")
+_LINEAR = (".qkv.weight", ".o.weight", ".gate_up.weight", ".up.weight", ".down.weight", "head.weight", ".proj")
+"""Ends of names that int8 quantizes: every linear map but routers and stacked experts."""
 
 
 Network = Decoder | Foreign
@@ -24,10 +25,14 @@ def weight_bytes(decoder: Network, dtype: str, tp_size: int, pp_size: int, quant
     """Bytes of the parameters on the rank that holds most."""
     if isinstance(decoder, Foreign):
         return decoder.num_parameters * ITEMSIZE[dtype]
-    return max(
+    stages = [
         sum(_bytes(spec, dtype, tp_size, quantization) for spec in stage_tensors(decoder, pp_size, stage))
         for stage in range(pp_size)
-    )
+    ]
+    if quantization == "int8" and decoder.head.tied:
+        # why: the embedding still reads the table as it was stored
+        stages[-1] += decoder.vocab * (decoder.embed.dim + 4) // tp_size
+    return max(stages)
 
 
 def _bytes(spec: TensorSpec, dtype: str, tp_size: int, quantization: str) -> int:
