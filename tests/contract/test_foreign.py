@@ -40,8 +40,8 @@ def saved(config: dict, folder: Path) -> tuple[torch.nn.Module, dict]:
     return model, json.loads((folder / "config.json").read_text())
 
 
-def host_of(foreign: Foreign, folder: Path, **changes) -> Host:
-    kv_plan = make_kv_plan(foreign, num_blocks=200)
+def host_of(foreign: Foreign, folder: Path, block_size: int = 4, **changes) -> Host:
+    kv_plan = make_kv_plan(foreign, num_blocks=200, block_size=block_size)
     plan = make_worker_plan(**changes)
     return Host(LocalExecutor(foreign, Weights(()), plan, kv_plan, LoadPlan(str(folder))), kv_plan)
 
@@ -98,7 +98,7 @@ def test_equals_transformers(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["cohere2", "deepseek_v3", "gemma3n", "gpt_oss"])
 def test_equals_transformers_on_a_gpu(name: str, tmp_path: Path) -> None:
     model, config = saved(FOREIGN[name], tmp_path)
-    host = host_of(describe_foreign(tmp_path, config), tmp_path, device="cuda:0", kernels={})
+    host = host_of(describe_foreign(tmp_path, config), tmp_path, 16, device="cuda:0", kernels={})
     taken = {row: [line.cpu() for line in lines] for row, lines in run(host).items()}
     assert_equal(host, taken, model)
 

@@ -125,11 +125,8 @@ class GivenHidden(nn.Module):
         return self.last_hidden_state
 
     def __getattr__(self, name: str) -> Any:
-        # why: heads also ask for caches, router logits and the like, and None means there are none
-        return None if name in _ABSENT else super().__getattr__(name)
-
-
-_ABSENT = frozenset(("past_key_values", "hidden_states", "attentions", "router_logits", "cross_attentions", "aux_loss"))
+        # why: heads hand on caches, router logits and the like, and None means there are none
+        return super().__getattr__(name) if name.startswith("_") else None
 
 
 class OpLinear(nn.Module):

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vllm.errors import RefusedError
 from vllm.layers.foreign import Call, answering, head_logits, take_apart
@@ -129,7 +130,7 @@ def _look(whole: nn.Module) -> _Seen:
             config._experts_implementation = _EXPERTS
     ids = torch.zeros(1, _TOKENS, dtype=torch.int64, device="meta")
     try:
-        with torch.no_grad(), answering(seen.attention):
+        with torch.no_grad(), answering(seen.attention), _NothingFound():
             out = body(input_ids=ids, position_ids=ids, attention_mask=None, use_cache=False, return_dict=True)
             seen.hidden = out[0].shape[-1]
             seen.vocab = head_logits(head, given, out[0][0]).shape[-1]
@@ -144,6 +145,15 @@ def _look(whole: nn.Module) -> _Seen:
         for hook in hooks:
             hook.remove()
     return seen
+
+
+class _NothingFound(TorchDispatchMode):
+    """Searches of tensors without values find nothing, so loops over chosen experts end at once."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.nonzero.default:
+            return torch.empty(0, args[0].dim(), dtype=torch.int64, device="meta")
+        return func(*args, **(kwargs or {}))
 
 
 class _Watched(nn.Linear):
