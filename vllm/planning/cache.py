@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from vllm.config.args import EngineArgs
-from vllm.errors import CapacityError, RefusedError
+from vllm.errors import CapacityError, RefusedError, ValidationError
 from vllm.kv.groups import bytes_needed, make_kv_plan, max_tokens_that_fit
 from vllm.parts.tensors import Piece, stage_layers
 from vllm.planning.choices import Choices
@@ -46,7 +46,7 @@ class Room:
 
 
 def kv_plan(args: EngineArgs, decoder: Network, scheduler: SchedulerPlan, room: Room, chosen: Choices) -> KVPlan:
-    """The pool, the same number of blocks on every rank. Raises CapacityError, RefusedError."""
+    """The pool, the same number of blocks on every rank. Raises CapacityError, RefusedError, ValidationError."""
     if args.kv_cache_dtype not in ("auto", room.dtype):
         raise RefusedError(
             f"kv_cache_dtype {args.kv_cache_dtype!r} is not supported yet; auto stores keys and values as {room.dtype}",
@@ -54,6 +54,7 @@ def kv_plan(args: EngineArgs, decoder: Network, scheduler: SchedulerPlan, room: 
             value=args.kv_cache_dtype,
         )
     size, kinds = args.block_size or _BLOCK_SIZE, decoder.kv_kinds()
+    _check_block_size(size, room.device)
     one = make_kv_plan(kinds, room.dtype, num_blocks=2, block_size=size)
     if args.block_size is None:
         chosen.note("block_size", size, "what the attention kernels read fastest")
@@ -65,6 +66,12 @@ def kv_plan(args: EngineArgs, decoder: Network, scheduler: SchedulerPlan, room: 
         raise CapacityError(_too_large(decoder, room, budget, 2 * block))
     chosen.note("KV cache", human_bytes(budget), why)
     return _checked(replace(one, num_blocks=budget // block), decoder, room)
+
+
+def _check_block_size(size: int, device: DeviceFacts) -> None:
+    """GPU kernels read the keys of a block as rows of one matrix product."""
+    if device.kind == "cuda" and (size < 16 or size & (size - 1)):
+        raise ValidationError.of("block_size", size, "a power of two of at least 16 on a GPU", "The default is 64.")
 
 
 def rank_block_bytes(plan: KVPlan, num_layers: int, tp: int, pp: int) -> int:

@@ -151,6 +151,14 @@ def test_blocks_may_be_counted_by_hand() -> None:
     assert made.kv.num_blocks == 101 and made.max_tokens_in_cache == 1600
 
 
+@pytest.mark.parametrize("size", [8, 48, 100])
+def test_block_sizes_of_a_gpu_are_powers_of_two(size: int) -> None:
+    with pytest.raises(ValidationError, match=rf"block_size.*{size}.*power of two of at least 16"):
+        plan(H200, block_size=size)
+    assert plan(H200, block_size=32).kv.groups[0].block_size == 32
+    assert plan(CPU, block_size=size).kv.groups[0].block_size == size
+
+
 def test_context_that_does_not_fit_names_the_longest() -> None:
     with pytest.raises(CapacityError, match=r"max_model_len 131072 needs .* The longest that fits is (\d+)") as caught:
         plan(num_gpu_blocks_override=100, max_model_len=None)

@@ -4,9 +4,10 @@
              group as rows of one product; a second kernel joins the shares
     other n  grid (tile of queries, kv head): rows are query tokens x heads of the group
 
-One tile of keys is one block (P tokens), so a block table entry is one address. Layout of a block: | K: [K, P, D] |
-V: [K, P, N] |. Work is found on the device from query_start and seq_lens: nothing here depends on host values but the
-number of sequences and whether any of them has more than one query token, so one CUDA graph serves every mix of lengths.
+One tile of keys is a block of P tokens, or a part of TP of them where a whole one would not fit into shared memory, so
+a block table entry is one address. Layout of a block: | K: [K, P, D] | V: [K, P, N] |. Sequences of one query token that
+lead a step are read as decodes, the rest as prompts. Work is found on the device from query_start and seq_lens: nothing
+here depends on host values but the number of sequences of either kind, so one CUDA graph serves every mix of lengths.
 Online softmax in float32 as in Dao, FlashAttention-2 (2023); split reading as in Flash-Decoding (2023).
 """
 
@@ -25,6 +26,8 @@ _MIN_ROWS = 16
 """Fewest rows of a tensor-core product."""
 _PROGRAMS = 132 * 4
 """Programs that keep an H100 or H200 busy while they wait for memory."""
+_SHARED = 160 << 10
+"""Bytes of shared memory that tiles in flight may take; an H100 has 227 KiB for everything."""
 
 
 @dataclass(slots=True)
@@ -67,19 +70,19 @@ def _scores(q, k, seen, scale, softcap, SOFTCAP: tl.constexpr):
     return tl.where(seen, s * 1.4426950408889634, float("-inf"))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["table_stride"])
 def _decode(q, cache, table, seq_lens, part, maxes, sums, q_stride, table_stride, block_stride, scale, softcap,
             KV: tl.constexpr, G: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, N: tl.constexpr, DP: tl.constexpr,
-            NP: tl.constexpr, P: tl.constexpr, SPLITS: tl.constexpr, WINDOW: tl.constexpr,
+            NP: tl.constexpr, P: tl.constexpr, TP: tl.constexpr, SPLITS: tl.constexpr, WINDOW: tl.constexpr,
             SOFTCAP: tl.constexpr):  # fmt: skip
     seq, head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     seq_len = tl.load(seq_lens + seq)
     lowest = tl.maximum(0, seq_len - WINDOW) if WINDOW else 0
-    first, last = lowest // P, tl.cdiv(seq_len, P)
+    first, last = lowest // TP, tl.cdiv(seq_len, TP)
     share = tl.cdiv(last - first, SPLITS)
     begin = first + split * share
     end = tl.minimum(begin + share, last)
-    rows, d, n, p = tl.arange(0, ROWS), tl.arange(0, DP), tl.arange(0, NP), tl.arange(0, P)
+    rows, d, n, p = tl.arange(0, ROWS), tl.arange(0, DP), tl.arange(0, NP), tl.arange(0, TP)
     real = rows < G
     query = tl.load(
         q + seq * q_stride + (head * G + rows[:, None]) * D + d[None, :], real[:, None] & (d[None, :] < D), 0.0
@@ -87,13 +90,14 @@ def _decode(q, cache, table, seq_lens, part, maxes, sums, q_stride, table_stride
     top = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     acc = tl.zeros((ROWS, NP), tl.float32)
-    for b in range(begin, end):
-        base = cache + tl.load(table + seq * table_stride + b).to(tl.int64) * block_stride
-        k = tl.load(base + (head * P + p[None, :]) * D + d[:, None], d[:, None] < D, 0.0)
-        at = b * P + p
+    for t in range(begin, end):
+        base = cache + tl.load(table + seq * table_stride + t * TP // P).to(tl.int64) * block_stride
+        at = t * TP + p
+        slot = head * P + t * TP % P + p
+        k = tl.load(base + slot[None, :] * D + d[:, None], d[:, None] < D, 0.0)
         seen = (at < seq_len) & (at >= lowest)
         # why: a slot that was never written may hold NaN, and 0 * NaN is NaN
-        v = tl.load(base + KV * P * D + (head * P + p[:, None]) * N + n[None, :], seen[:, None] & (n[None, :] < N), 0.0)
+        v = tl.load(base + KV * P * D + slot[:, None] * N + n[None, :], seen[:, None] & (n[None, :] < N), 0.0)
         s = _scores(query, k, seen[None, :], scale, softcap, SOFTCAP)
         new = tl.maximum(top, tl.max(s, 1))
         safe = tl.where(new == float("-inf"), 0.0, new)
@@ -131,29 +135,31 @@ def _join(part, maxes, sums, sinks, out, G: tl.constexpr, KV: tl.constexpr, N: t
     tl.store(out + (seq * KV * G + head) * N + n, y.to(out.dtype.element_ty), n < N)
 
 
-@triton.jit
-def _prefill(q, cache, table, query_start, seq_lens, sinks, out, num_seqs, q_stride, table_stride, block_stride, scale,
-             softcap, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, BQ: tl.constexpr, D: tl.constexpr,
-             N: tl.constexpr, DP: tl.constexpr, NP: tl.constexpr, P: tl.constexpr, WINDOW: tl.constexpr,
-             SOFTCAP: tl.constexpr, SINKS: tl.constexpr):  # fmt: skip
-    tile, head = tl.program_id(0), tl.program_id(1)
-    # why: sequence s owns the tiles from query_start[s] // BQ + s on, an upper bound that needs no host
+@triton.jit(do_not_specialize=["num_seqs", "before", "table_stride"])
+def _prefill(q, cache, table, query_start, seq_lens, sinks, out, num_seqs, before, q_stride, table_stride, block_stride,
+             scale, softcap, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, BQ: tl.constexpr, D: tl.constexpr,
+             N: tl.constexpr, DP: tl.constexpr, NP: tl.constexpr, P: tl.constexpr, TP: tl.constexpr,
+             WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, SINKS: tl.constexpr):  # fmt: skip
+    # why: the longest causal tiles come last in a sequence; starting with them leaves no long tail
+    tile, head = tl.num_programs(0) - 1 - tl.program_id(0), tl.program_id(1)
+    # why: `before` sequences of one token are read elsewhere; of the others s owns the tiles from
+    # query_start[s] // BQ + s on, an upper bound that needs no host
     low, high = 0, num_seqs - 1
     while low < high:
         middle = (low + high + 1) // 2
-        if tl.load(query_start + middle) // BQ + middle <= tile:
+        if (tl.load(query_start + before + middle) - before) // BQ + middle <= tile:
             low = middle
         else:
             high = middle - 1
-    seq = low
-    start = tl.load(query_start + seq)
-    query_len = tl.load(query_start + seq + 1) - start
-    first_query = (tile - (start // BQ + seq)) * BQ
+    seq = before + low
+    start = tl.load(query_start + seq) - before
+    query_len = tl.load(query_start + seq + 1) - before - start
+    first_query = (tile - (start // BQ + low)) * BQ
     if first_query >= query_len:
         return
     seq_len = tl.load(seq_lens + seq)
     context = seq_len - query_len
-    rows, d, n, p = tl.arange(0, BQ * GP), tl.arange(0, DP), tl.arange(0, NP), tl.arange(0, P)
+    rows, d, n, p = tl.arange(0, BQ * GP), tl.arange(0, DP), tl.arange(0, NP), tl.arange(0, TP)
     token, g = first_query + rows // GP, rows % GP
     real = (token < query_len) & (g < G)
     where = (start + token).to(tl.int64)
@@ -162,15 +168,16 @@ def _prefill(q, cache, table, query_start, seq_lens, sinks, out, num_seqs, q_str
     )
     position = context + token
     last_token = tl.minimum(first_query + BQ, query_len) - 1
-    end = (context + last_token) // P + 1
-    begin = tl.maximum(0, context + first_query - WINDOW + 1) // P if WINDOW else 0
+    end = (context + last_token) // TP + 1
+    begin = tl.maximum(0, context + first_query - WINDOW + 1) // TP if WINDOW else 0
     top = tl.full((BQ * GP,), float("-inf"), tl.float32)
     total = tl.zeros((BQ * GP,), tl.float32)
     acc = tl.zeros((BQ * GP, NP), tl.float32)
-    for b in range(begin, end):
-        base = cache + tl.load(table + seq.to(tl.int64) * table_stride + b).to(tl.int64) * block_stride
-        k = tl.load(base + (head * P + p[None, :]) * D + d[:, None], d[:, None] < D, 0.0)
-        at = b * P + p
+    for t in range(begin, end):
+        base = cache + tl.load(table + seq.to(tl.int64) * table_stride + t * TP // P).to(tl.int64) * block_stride
+        at = t * TP + p
+        slot = head * P + t * TP % P + p
+        k = tl.load(base + slot[None, :] * D + d[:, None], d[:, None] < D, 0.0)
         seen = at[None, :] <= position[:, None]
         if WINDOW:
             seen &= at[None, :] > position[:, None] - WINDOW
@@ -181,7 +188,7 @@ def _prefill(q, cache, table, query_start, seq_lens, sinks, out, num_seqs, q_str
         shrink = tl.exp2(top - safe)
         total = total * shrink + tl.sum(weight, 1)
         v = tl.load(
-            base + KV * P * D + (head * P + p[:, None]) * N + n[None, :],
+            base + KV * P * D + slot[:, None] * N + n[None, :],
             (at[:, None] < seq_len) & (n[None, :] < N),
             0.0,
         )
@@ -214,80 +221,93 @@ def attention_triton(
     sinks_H: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """See the op. q, k and v are contiguous inside a token; a token's stride is free."""
-    sizes = _Sizes(shape, group.block_size)
+    sizes = _Sizes(shape, group.block_size, q_THD.dtype.itemsize)
     tokens = q_THD.shape[0]
     strides = (k_TKD.stride(0), v_TKN.stride(0), cache.flat.stride(0))
     _write[(tokens, sizes.kv)](k_TKD, v_TKN, cache.flat, group.slot_mapping, *strides, *sizes.write())
     out = q_THD.new_empty(tokens, shape.heads, shape.v_dim)
-    if batch.max_query_len == 1:
-        _run_decode(q_THD, cache, batch, group, shape, sizes, sinks_H, out)
-    else:
-        _run_prefill(q_THD, cache, batch, group, shape, sizes, sinks_H, out)
+    call = _Call(cache, batch, group, shape, sizes, sinks_H)
+    decodes = _leading_decodes(batch)
+    if decodes:
+        _run_decode(q_THD[:decodes], call, out)
+    if decodes < batch.num_seqs:
+        _run_prefill(q_THD[decodes:], call, decodes, out[decodes:])
     return out
+
+
+def _leading_decodes(batch: Batch) -> int:
+    """Sequences of one query token before the first that has more."""
+    if batch.max_query_len == 1:
+        return batch.num_seqs
+    return next(i for i, n in enumerate(batch.query_lens) if n != 1)
 
 
 class _Sizes:
     """Constants of the kernels for one shape."""
 
-    def __init__(self, shape: AttentionShape, block_size: int) -> None:
+    def __init__(self, shape: AttentionShape, block_size: int, itemsize: int) -> None:
         self.kv, self.g = shape.kv_heads, shape.heads // shape.kv_heads
         self.d, self.n, self.p = shape.dim, shape.v_dim, block_size
         self.dp = max(16, triton.next_power_of_2(self.d))
         self.np = max(16, triton.next_power_of_2(self.n))
+        self.tp = min(block_size, 64 if itemsize == 2 or self.dp <= 64 else 32)
+        self._row = self.dp * itemsize
+        self._tile = self.tp * (self.dp + self.np) * itemsize
 
     def write(self) -> tuple[int, ...]:
         return self.kv, self.d, self.n, self.dp, self.np, self.p
 
+    def stages(self, rows: int, most: int) -> int:
+        """Tiles in flight beside `rows` rows of queries."""
+        return max(1, min(most, (_SHARED - rows * self._row) // self._tile))
 
-def num_splits(num_seqs: int, kv_heads: int, table_blocks: int) -> int:
-    """Shares that a sequence's blocks are read in: enough programs to fill the device, none without a block."""
+
+@dataclass(slots=True)
+class _Call:
+    """What both kernels read of a call."""
+
+    cache: PagedCache
+    batch: Batch
+    group: GroupBatch
+    shape: AttentionShape
+    sizes: _Sizes
+    sinks: torch.Tensor | None
+
+
+def num_splits(num_seqs: int, kv_heads: int, tiles: int) -> int:
+    """Shares that a sequence's tiles are read in: enough programs to fill the device, none without a tile."""
     wanted = max(1, _PROGRAMS // max(1, num_seqs * kv_heads))
-    return min(64, triton.next_power_of_2(wanted), triton.next_power_of_2(max(1, table_blocks)))
+    return min(64, triton.next_power_of_2(wanted), triton.next_power_of_2(max(1, tiles)))
 
 
-def _run_decode(
-    q: torch.Tensor,
-    cache: PagedCache,
-    batch: Batch,
-    group: GroupBatch,
-    shape: AttentionShape,
-    z: _Sizes,
-    sinks: torch.Tensor | None,
-    out: torch.Tensor,
-) -> None:
-    seqs, table = q.shape[0], group.block_table
-    splits = num_splits(seqs, z.kv, table.shape[1])
+def _run_decode(q: torch.Tensor, c: _Call, out: torch.Tensor) -> None:
+    seqs, table, z, shape, flat = q.shape[0], c.group.block_table, c.sizes, c.shape, c.cache.flat
+    splits = num_splits(seqs, z.kv, table.shape[1] * (z.p // z.tp))
     parts = q.new_empty((seqs * z.kv * splits * z.g, z.n), dtype=torch.float32)
     maxes, sums = q.new_empty((2, seqs * z.kv * splits * z.g), dtype=torch.float32)
+    rows = max(_MIN_ROWS, triton.next_power_of_2(z.g))
     _decode[(seqs, z.kv, splits)](
-        q, cache.flat, table, batch.seq_lens, parts, maxes, sums, q.stride(0), table.stride(0), cache.flat.stride(0),
-        shape.scale, shape.softcap or 0.0, z.kv, z.g, max(_MIN_ROWS, triton.next_power_of_2(z.g)), z.d, z.n, z.dp, z.np,
-        z.p, splits, shape.window or 0, shape.softcap is not None, num_warps=4, num_stages=3,
+        q, flat, table, c.batch.seq_lens, parts, maxes, sums, q.stride(0), table.stride(0), flat.stride(0),
+        shape.scale, shape.softcap or 0.0, z.kv, z.g, rows, z.d, z.n, z.dp, z.np, z.p, z.tp, splits,
+        shape.window or 0, shape.softcap is not None, num_warps=4, num_stages=z.stages(rows, 3),
     )  # fmt: skip
     _join[(seqs, shape.heads)](
-        parts, maxes, sums, sinks if sinks is not None else maxes, out, z.g, z.kv, z.n, z.np, splits, splits,
-        sinks is not None, num_warps=2,
+        parts, maxes, sums, c.sinks if c.sinks is not None else maxes, out, z.g, z.kv, z.n, z.np, splits, splits,
+        c.sinks is not None, num_warps=2,
     )  # fmt: skip
 
 
-def _run_prefill(
-    q: torch.Tensor,
-    cache: PagedCache,
-    batch: Batch,
-    group: GroupBatch,
-    shape: AttentionShape,
-    z: _Sizes,
-    sinks: torch.Tensor | None,
-    out: torch.Tensor,
-) -> None:
+def _run_prefill(q: torch.Tensor, c: _Call, first: int, out: torch.Tensor) -> None:
+    """Sequences from `first` on; those before it have one token each."""
+    z, shape, flat, batch = c.sizes, c.shape, c.cache.flat, c.batch
     padded = triton.next_power_of_2(z.g)
     rows = 128 if z.dp <= 128 else 64
     per_tile = max(1, rows // padded)
-    tiles = q.shape[0] // per_tile + batch.num_seqs
-    table = group.block_table
-    _prefill[(tiles, z.kv)](
-        q, cache.flat, table, batch.query_start, batch.seq_lens, sinks if sinks is not None else q, out, batch.num_seqs,
-        q.stride(0), table.stride(0), cache.flat.stride(0), shape.scale, shape.softcap or 0.0, z.kv, z.g, padded,
-        per_tile, z.d, z.n, z.dp, z.np, z.p, shape.window or 0, shape.softcap is not None, sinks is not None,
-        num_warps=8 if per_tile * padded >= 128 else 4, num_stages=2,
+    seqs = batch.num_seqs - first
+    table = c.group.block_table
+    _prefill[(q.shape[0] // per_tile + seqs, z.kv)](
+        q, flat, table, batch.query_start, batch.seq_lens, c.sinks if c.sinks is not None else q, out,
+        seqs, first, q.stride(0), table.stride(0), flat.stride(0), shape.scale, shape.softcap or 0.0, z.kv, z.g, padded,
+        per_tile, z.d, z.n, z.dp, z.np, z.p, z.tp, shape.window or 0, shape.softcap is not None, c.sinks is not None,
+        num_warps=8 if per_tile * padded >= 128 else 4, num_stages=z.stages(per_tile * padded, 2),
     )  # fmt: skip
