@@ -46,6 +46,6 @@ def test_agrees_with_the_reference(case, dtype):
         sinks = None if p.sinks is None else p.sinks.to(DEVICE)
         got = attention_triton(*(x.to(DEVICE) for x in qkv), p.cache, b, g, p.shape, sinks).cpu()
     error = (got.double() - want.double()).abs().max() / want.double().abs().max()
-    # why: float32 products run in tf32-free mode in the interpreter only
-    allowed = 2e-3 if dtype is torch.float32 and DEVICE == "cuda" else attention.tol.of(dtype)
+    # why: powers of two are approximate on a GPU
+    allowed = 1e-4 if dtype is torch.float32 and DEVICE == "cuda" else attention.tol.of(dtype)
     assert error <= allowed, f"{error:.2e}"

@@ -1,11 +1,10 @@
-"""The executor in this process: a plan is one call, its result is there when `submit` returns.
+"""The executor in this process: a plan is one call. Whether its result is there at once is the runner's business.
 
 Called by: assembly, for one device.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 
 from vllm.loading.loader import load_weights
@@ -48,7 +47,6 @@ class LocalExecutor:
 
     def _start(self, runner: Runner) -> None:
         self._runner: Runner | None = runner
-        self._results: deque[StepResult] = deque()
 
     @property
     def runner(self) -> Runner:
@@ -57,14 +55,13 @@ class LocalExecutor:
         return self._runner
 
     def submit(self, plan: StepPlan) -> None:
-        """Carry out the plan now."""
-        self._results.append(self.runner.step(plan))
+        """Give the plan to the device."""
+        self.runner.submit(plan)
 
     def collect(self) -> StepResult:
         """Result of the oldest plan not yet collected."""
-        return self._results.popleft()
+        return self.runner.collect()
 
     def close(self) -> None:
         """Let go of the model and its cache."""
         self._runner = None
-        self._results.clear()

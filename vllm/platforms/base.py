@@ -6,11 +6,32 @@ found by its NAMES, and holds `PLATFORM`, an object of this shape. Called by: wo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from vllm.util.catalog import Catalogue
+
+
+class Fetched(Protocol):
+    """A tensor on its way to the host."""
+
+    def wait(self) -> torch.Tensor:
+        """The tensor on the host, once it is there."""
+        ...
+
+
+@dataclass(slots=True)
+class Here:
+    """A tensor that is on the host already."""
+
+    x: torch.Tensor
+
+    def wait(self) -> torch.Tensor:
+        """The tensor."""
+        return self.x
 
 
 class Platform(Protocol):
@@ -34,6 +55,27 @@ class Platform(Protocol):
 
     def synchronize(self, index: int) -> None:
         """Wait for everything given to the device."""
+        ...
+
+    def runs_behind(self) -> bool:
+        """Work is given to the device and done later, so what a step needs of the step before should be kept there."""
+        ...
+
+    def send(self, x: torch.Tensor, index: int) -> torch.Tensor:
+        """A host tensor on device `index`, behind the work it was given and without waiting. `x` may be reused."""
+        ...
+
+    def fetch(self, x: torch.Tensor) -> Fetched:
+        """Bring a device tensor to the host behind the work that makes it. `x` may be overwritten by later work."""
+        ...
+
+    def capture(
+        self, warm: Callable[[], torch.Tensor], run: Callable[[], torch.Tensor], index: int
+    ) -> tuple[Callable[[], None], torch.Tensor]:
+        """(replay, the tensor that it fills) of the work of `run`. `warm` is run once and does the same to other rows.
+
+        Graphs share their memory, so only one result is whole at a time. RuntimeError where it cannot be recorded.
+        """
         ...
 
     def kernel_folders(self) -> tuple[str, ...]:

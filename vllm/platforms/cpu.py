@@ -1,8 +1,13 @@
 """The machine's own processor."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import torch
 
 from vllm.platforms import pages
+from vllm.platforms.base import Here
 
 NAMES = ("cpu",)
 
@@ -25,6 +30,26 @@ class CpuPlatform:
 
     def synchronize(self, index: int) -> None:
         return None
+
+    def runs_behind(self) -> bool:
+        return False
+
+    def send(self, x: torch.Tensor, index: int) -> torch.Tensor:
+        return x.clone()
+
+    def fetch(self, x: torch.Tensor) -> Here:
+        return Here(x.clone())
+
+    def capture(
+        self, warm: Callable[[], torch.Tensor], run: Callable[[], torch.Tensor], index: int
+    ) -> tuple[Callable[[], None], torch.Tensor]:
+        # why: nothing can be recorded here; running the work again is what a replay means
+        out = warm()
+
+        def replay() -> None:
+            out.copy_(run())
+
+        return replay, out
 
     def kernel_folders(self) -> tuple[str, ...]:
         return ("cpu",)

@@ -1,5 +1,10 @@
 """NVIDIA devices (and AMD ones, which torch calls by the same name)."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
 import torch
 
 from vllm.protocol.facts import DeviceFacts
@@ -19,8 +24,24 @@ def cuda_facts() -> DeviceFacts | None:
     )
 
 
+@dataclass(slots=True)
+class _Coming:
+    """A copy into pinned memory, and the mark behind it."""
+
+    x: torch.Tensor
+    mark: torch.cuda.Event = field(default_factory=torch.cuda.Event)
+
+    def wait(self) -> torch.Tensor:
+        self.mark.synchronize()
+        return self.x
+
+
 class CudaPlatform:
     """Devices that torch.cuda sees."""
+
+    def __init__(self) -> None:
+        self._sides: dict[int, tuple[torch.cuda.Stream, tuple[int, int]]] = {}
+        """device -> where its graphs are recorded: a stream of their own and the memory they share."""
 
     def is_present(self) -> bool:
         return torch.cuda.is_available()
@@ -36,6 +57,39 @@ class CudaPlatform:
 
     def synchronize(self, index: int) -> None:
         torch.cuda.synchronize(index)
+
+    def runs_behind(self) -> bool:
+        return True
+
+    def send(self, x: torch.Tensor, index: int) -> torch.Tensor:
+        # why: torch keeps a pinned block until the copy that reads it is done
+        return x.pin_memory().to(torch.device("cuda", index), non_blocking=True)
+
+    def fetch(self, x: torch.Tensor) -> _Coming:
+        coming = _Coming(torch.empty(x.shape, dtype=x.dtype, pin_memory=True))
+        coming.x.copy_(x, non_blocking=True)
+        coming.mark.record()
+        return coming
+
+    def capture(
+        self, warm: Callable[[], torch.Tensor], run: Callable[[], torch.Tensor], index: int
+    ) -> tuple[Callable[[], None], torch.Tensor]:
+        if index not in self._sides:
+            self._sides[index] = torch.cuda.Stream(index), torch.cuda.graph_pool_handle()
+        side, pool = self._sides[index]
+        here, graph = torch.cuda.current_stream(index), torch.cuda.CUDAGraph()
+        side.wait_stream(here)
+        with torch.cuda.stream(side):
+            warm()
+            side.synchronize()
+            # why: torch.cuda.graph() would also collect garbage and empty the allocator, for a tenth of a second
+            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+            try:
+                out = run()
+            finally:
+                graph.capture_end()
+        here.wait_stream(side)
+        return graph.replay, out
 
     def kernel_folders(self) -> tuple[str, ...]:
         return ("triton",)

@@ -1,6 +1,12 @@
 """A device that holds no data: torch's `meta`. Everything is built and run, nothing is computed."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import torch
+
+from vllm.platforms.base import Here
 
 NAMES = ("meta",)
 
@@ -22,6 +28,20 @@ class NullPlatform:
 
     def synchronize(self, index: int) -> None:
         return None
+
+    def runs_behind(self) -> bool:
+        return False
+
+    def send(self, x: torch.Tensor, index: int) -> torch.Tensor:
+        return x.to("meta")
+
+    def fetch(self, x: torch.Tensor) -> Here:
+        return Here(torch.zeros(x.shape, dtype=x.dtype))
+
+    def capture(
+        self, warm: Callable[[], torch.Tensor], run: Callable[[], torch.Tensor], index: int
+    ) -> tuple[Callable[[], None], torch.Tensor]:
+        return (lambda: None), warm()
 
     def kernel_folders(self) -> tuple[str, ...]:
         return ()

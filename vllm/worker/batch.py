@@ -4,13 +4,14 @@
     positions [ 7  0  1  2]      from computed[row] on
     slots     table[row, position // P] * P + position % P
 
-Does not know: layers, sampling. Called by: runner.
+Does not know: layers, sampling. Called by: runner, ahead.
 """
 
 import numpy as np
 import torch
 
 from vllm.ops.batch import Batch, GroupBatch
+from vllm.platforms.base import platform_of
 from vllm.util.arith import cdiv
 from vllm.worker.rows import Rows
 
@@ -30,13 +31,16 @@ def gather(rows: Rows, planned: np.ndarray, num_query: np.ndarray, device: torch
     if rows.any_done:
         positions = np.minimum(positions, rows.max_model_len - 1)
     max_seq_len = int(seq_lens.max())
-    groups = [_group(rows, g, planned, row_of, positions, max_seq_len, device) for g in range(len(rows.tables))]
+    arrays = [rows.tokens[row_of, positions].astype(np.int64), positions, starts, seq_lens.astype(np.int32)]
+    for group in range(len(rows.tables)):
+        arrays += _group(rows, group, planned, row_of, positions, max_seq_len)
+    token_ids, at, query_start, lens, *groups = send_all(arrays, device)
     return Batch(
-        token_ids=_to(rows.tokens[row_of, positions].astype(np.int64), device),
-        positions=_to(positions, device),
-        query_start=_to(starts, device),
-        seq_lens=_to(seq_lens.astype(np.int32), device),
-        groups=groups,
+        token_ids=token_ids,
+        positions=at,
+        query_start=query_start,
+        seq_lens=lens,
+        groups=[GroupBatch(*groups[2 * g : 2 * g + 2], size) for g, size in enumerate(rows.block_sizes)],
         num_tokens=total,
         num_seqs=len(planned),
         max_query_len=longest,
@@ -47,23 +51,34 @@ def gather(rows: Rows, planned: np.ndarray, num_query: np.ndarray, device: torch
 
 
 def _group(
-    rows: Rows,
-    group: int,
-    planned: np.ndarray,
-    row_of: np.ndarray,
-    positions: np.ndarray,
-    max_seq_len: int,
-    device: torch.device,
-) -> GroupBatch:
+    rows: Rows, group: int, planned: np.ndarray, row_of: np.ndarray, positions: np.ndarray, max_seq_len: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(slots, block tables) of a KV group."""
     size, table = rows.block_sizes[group], rows.tables[group]
     block = positions // size
     slots = table[row_of, block].astype(np.int64) * size + (positions - block * size)
     if rows.any_done:
         slots[rows.done[row_of]] = 0
     blocks = min(cdiv(max_seq_len, size), table.shape[1])
-    return GroupBatch(_to(slots, device), _to(table[planned, :blocks], device), size)
+    return slots, table[planned, :blocks]
 
 
-def _to(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    tensor = torch.from_numpy(array)
-    return tensor if device.type == "cpu" else tensor.to(device, non_blocking=True)
+def send_all(arrays: list[np.ndarray], device: torch.device) -> list[torch.Tensor]:
+    """The arrays on the device, in one copy per dtype; each starts at a multiple of 16 bytes, as kernels like it.
+
+    On a processor they are the arrays themselves.
+    """
+    if device.type == "cpu":
+        return [torch.from_numpy(a) for a in arrays]
+    platform, out = platform_of(device), [torch.empty(0)] * len(arrays)
+    for dtype in {a.dtype for a in arrays}:
+        mine = [i for i, a in enumerate(arrays) if a.dtype == dtype]
+        step = 16 // dtype.itemsize
+        starts = np.cumsum([0] + [-(-arrays[i].size // step) * step for i in mine])
+        flat = np.zeros(int(starts[-1]), dtype)
+        for i, start in zip(mine, starts[:-1], strict=True):
+            flat[start : start + arrays[i].size] = arrays[i].ravel()
+        there = platform.send(torch.from_numpy(flat), device.index or 0)
+        for i, start in zip(mine, starts[:-1], strict=True):
+            out[i] = there[start : start + arrays[i].size].view(arrays[i].shape)
+    return out

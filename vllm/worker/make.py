@@ -1,4 +1,4 @@
-"""From plans and tensors to a runner: choose kernels, make the cache, build the model.
+"""From plans and tensors to a runner: choose kernels, make the cache, build the model, choose how steps are run.
 
 Called by: executor (in this process) and worker_main (one per rank).
 """
@@ -16,6 +16,7 @@ from vllm.loading.foreign.build import build_foreign
 from vllm.ops.table import Kernels, Target, select
 from vllm.parallel.mesh import Mesh
 from vllm.parts.decoder import Decoder
+from vllm.parts.ffn import MoE
 from vllm.parts.foreign import Foreign
 from vllm.parts.tensors import Piece, stage_layers
 from vllm.platforms.base import platform_of
@@ -23,6 +24,7 @@ from vllm.protocol.kv import FullKV, KVGroup, KVPlan, SlidingKV
 from vllm.protocol.plan import LoadPlan, WorkerPlan
 from vllm.sampling.lines import Stage
 from vllm.util.log import get_logger
+from vllm.worker.ahead import AheadRunner
 from vllm.worker.runner import Runner
 
 log = get_logger(__name__)
@@ -66,7 +68,19 @@ def make_runner(
     with torch.inference_mode():
         slabs = make_slabs(kv_plan, device)
         model = build(decoder, weights, worker_plan, kv_plan, slabs, ops, mesh)
-    return Runner(model, slabs, ops, worker_plan, kv_plan, mesh, extra_stages)
+    if mesh.pp.size * mesh.tp.size > 1 or not platform_of(device).runs_behind():
+        return Runner(model, slabs, ops, worker_plan, kv_plan, mesh, extra_stages)
+    has_experts = any(isinstance(b.ffn, MoE) for b in decoder.blocks)
+    return AheadRunner(
+        model, slabs, ops, worker_plan, kv_plan, extra_stages, _may_record(ops, worker_plan, has_experts)
+    )
+
+
+def _may_record(ops: Kernels, worker_plan: WorkerPlan, has_experts: bool) -> bool:
+    """Whether decode steps can be graphs: no kernel in them may look at the host."""
+    looking = {"attention": ("reference", "tiled"), "experts": ("reference", "tiled") if has_experts else ()}
+    names = ops.names()
+    return not worker_plan.enforce_eager and all(names[op] not in kernels for op, kernels in looking.items())
 
 
 def make_foreign_runner(
@@ -84,6 +98,8 @@ def make_foreign_runner(
     with torch.inference_mode():
         slabs = make_slabs(kv_plan, device)
     model = build_foreign(foreign, load_plan, worker_plan, kv_plan, slabs, ops)
+    if platform_of(device).runs_behind():  # why: transformers' code may look at the host, so nothing is recorded
+        return AheadRunner(model, slabs, ops, worker_plan, kv_plan, extra_stages, record=False)
     return Runner(model, slabs, ops, worker_plan, kv_plan, extra_stages=extra_stages)
 
 

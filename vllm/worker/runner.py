@@ -8,6 +8,7 @@ sequence that fails is reported and the rest goes on. Called by: executor.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 import numpy as np
@@ -51,6 +52,15 @@ class Runner:
         self._max_tokens, self._clock = worker_plan.max_num_batched_tokens, clock
         self._tokens = torch.from_numpy(self.rows.tokens)
         self._prompt_asks: dict[int, tuple[int, int, list[int] | None]] = {}
+        self._results: deque[StepResult] = deque()
+
+    def submit(self, plan: StepPlan) -> None:
+        """Carry out one plan; `collect` gives its result."""
+        self._results.append(self.step(plan))
+
+    def collect(self) -> StepResult:
+        """Result of the oldest plan not yet collected."""
+        return self._results.popleft()
 
     @torch.inference_mode()
     def step(self, plan: StepPlan) -> StepResult:
@@ -75,12 +85,15 @@ class Runner:
         for o in plan.opens:
             self._open(o, result)
         for row, group, ids in plan.new_blocks:
-            self.rows.append_blocks(row, group, ids)
+            self._append_blocks(row, group, ids)
         if plan.copies:
             copy_blocks(self.slabs, plan.copies)
         for row, draft in plan.drafts.items():
             length = int(self.rows.lens[row])
             self.rows.tokens[row, length : length + len(draft)] = draft
+
+    def _append_blocks(self, row: int, group: int, ids: list[int]) -> None:
+        self.rows.append_blocks(row, group, ids)
 
     def _open(self, o: RowOpen, result: StepResult) -> None:
         self.rows.open(o)
@@ -131,6 +144,13 @@ class Runner:
         result: StepResult,
     ) -> None:
         """Choose tokens for the lines of the step, write them into rows and into the result."""
+        picked = self._picked(plan, planned, num_query)
+        if picked.rows:
+            lines = Lines(picked.line_rows(), picked.line_lens(), self._tokens)
+            self._write(picked, self._choose(lines, picked.where(), hidden), result)
+
+    def _picked(self, plan: StepPlan, planned: np.ndarray, num_query: np.ndarray) -> Picked:
+        """Who samples in the step; its query tokens now count as computed."""
         rows = self.rows
         known, ends = rows.computed[planned] + num_query, np.cumsum(num_query)
         sampling = np.array(plan.samples)
@@ -141,10 +161,7 @@ class Runner:
         for row, parent in plan.fan_out:
             picked.add(row, int(rows.lens[row]), picked.line_of(parent))
             rows.computed[row] = rows.lens[row]
-        if not picked.rows:
-            return
-        lines = Lines(picked.line_rows(), picked.line_lens(), self._tokens)
-        self._write(picked, self._choose(lines, picked.where(), hidden), result)
+        return picked
 
     def _choose(self, lines: Lines, where: list[int], hidden: torch.Tensor) -> Sampled:
         """Tokens of the lines; the last pipeline stage chooses and tells the others (-1: the line failed)."""

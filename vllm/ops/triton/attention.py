@@ -5,7 +5,7 @@
     other n  grid (tile of queries, kv head): rows are query tokens x heads of the group
 
 One tile of keys is a block of P tokens, or a part of TP of them where a whole one would not fit into shared memory, so
-a block table entry is one address. Layout of a block: | K: [K, P, D] | V: [K, P, N] |. Sequences of one query token that
+a block table entry is one address. Layout of a block: | K: [K, P, D] | V: [K, P, N] |. Sequences of one token that
 lead a step are read as decodes, the rest as prompts. Work is found on the device from query_start and seq_lens: nothing
 here depends on host values but the number of sequences of either kind, so one CUDA graph serves every mix of lengths.
 Online softmax in float32 as in Dao, FlashAttention-2 (2023); split reading as in Flash-Decoding (2023).
@@ -63,7 +63,7 @@ def _write(k, v, cache, slots, k_stride, v_stride, block_stride, KV: tl.constexp
 @triton.jit
 def _scores(q, k, seen, scale, softcap, SOFTCAP: tl.constexpr):
     """Scores in powers of two of tile products; what may not be seen is -inf."""
-    s = tl.dot(q, k) * scale
+    s = tl.dot(q, k, input_precision="ieee") * scale
     if SOFTCAP:
         e = tl.exp2(s * (2.0 * 1.4426950408889634 / softcap))
         s = softcap * (1.0 - 2.0 / (e + 1.0))
@@ -104,7 +104,7 @@ def _decode(q, cache, table, seq_lens, part, maxes, sums, q_stride, table_stride
         weight = tl.exp2(s - safe[:, None])
         shrink = tl.exp2(top - safe)
         total = total * shrink + tl.sum(weight, 1)
-        acc = acc * shrink[:, None] + tl.dot(weight.to(v.dtype), v)
+        acc = acc * shrink[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="ieee")
         top = new
     at = ((seq * KV + head) * SPLITS + split) * G + rows
     tl.store(part + at[:, None] * N + n[None, :], acc, real[:, None] & (n[None, :] < N))
@@ -192,7 +192,7 @@ def _prefill(q, cache, table, query_start, seq_lens, sinks, out, num_seqs, befor
             (at[:, None] < seq_len) & (n[None, :] < N),
             0.0,
         )
-        acc = acc * shrink[:, None] + tl.dot(weight.to(v.dtype), v)
+        acc = acc * shrink[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="ieee")
         top = new
     if SINKS:
         sink = tl.load(sinks + head * G + g, g < G, 0.0) * 1.4426950408889634

@@ -6,6 +6,11 @@ from vllm.protocol.step import RowOpen
 from vllm.sampling.lines import Lines
 
 
+def held_ids(row: RowOpen) -> list[int]:
+    """Ids that the row may not choose before it has min_tokens; none when it has no such minimum."""
+    return sorted(row.stop_ids | row.sampling.all_stop_token_ids) if row.sampling.min_tokens > 0 else []
+
+
 class MinTokens:
     """Keeps, per row, the length at which it may end and the ids that would end it."""
 
@@ -16,8 +21,8 @@ class MinTokens:
         return row.sampling.min_tokens > 0
 
     def open(self, row: RowOpen) -> None:
-        ids = sorted(row.stop_ids | row.sampling.all_stop_token_ids)
-        self._rows[row.row] = row.prompt_len + row.sampling.min_tokens, torch.tensor(ids, dtype=torch.int64)
+        ids = torch.tensor(held_ids(row), dtype=torch.int64)
+        self._rows[row.row] = row.prompt_len + row.sampling.min_tokens, ids
 
     def close(self, row: int) -> None:
         del self._rows[row]

@@ -1,0 +1,161 @@
+"""Steps given ahead of their results, with rows on the device, give the tokens of steps that are waited for.
+
+On a GPU the steps are graphs; elsewhere a "graph" is the same function run again, so that buckets, idle lines and
+changes are tried all the same.
+"""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.unit.worker.helpers import make_kv_plan, make_worker_plan, random_weights, tiny_llama
+from vllm.engine.core import Engine
+from vllm.executor.local import LocalExecutor
+from vllm.kv.groups import make_kv_plan as plan_groups
+from vllm.parts.basic import Norm, Rope
+from vllm.parts.decoder import Block, Decoder, Embedding, Head
+from vllm.parts.ffn import MLP, MoE
+from vllm.parts.mixer import Attention, Heads
+from vllm.platforms.base import platform_of
+from vllm.protocol.plan import SchedulerPlan
+from vllm.protocol.request import Request, TokenSpan
+from vllm.protocol.step import RowOpen, StepPlan
+from vllm.sampling_params import SamplingParams
+from vllm.worker.ahead import AheadRunner
+from vllm.worker.make import make_runner
+from vllm.worker.runner import Runner
+
+pytestmark = pytest.mark.gpu_too
+DEVICE = "cuda:0" if torch.cuda.is_available() else "cpu"
+KERNELS = {} if torch.cuda.is_available() else {"*": "reference"}
+
+
+def odd_decoder(moe: bool) -> Decoder:
+    """Windows, soft caps, norms of queries and keys, a scaled embedding; perhaps experts."""
+    hidden, qk = 64, Norm(16)
+
+    def block(i: int) -> Block:
+        mixer = Attention(
+            hidden, Heads(4, 2, 16), 0.25, Rope(16), qk_norm=(qk, qk), window=None if i else 20, softcap=20.0
+        )
+        return Block(mixer, MoE(6, 2, MLP(hidden, 32)) if moe else MLP(hidden, 96), Norm(hidden), Norm(hidden))
+
+    embed = Embedding(97, hidden, scale=8.0)
+    return Decoder(hidden, (block(0), block(1)), embed, Head(False, softcap=15.0), Norm(hidden), 512)
+
+
+DECODERS = {
+    "plain": tiny_llama(),
+    "windows": tiny_llama(window=9),
+    "odd": odd_decoder(False),
+    "experts": odd_decoder(True),
+}
+
+
+def on_device(weights: dict) -> dict:
+    return {name: x.to(DEVICE) for name, x in weights.items()}
+
+
+def make_engine(name: str, num_blocks: int, budget: int, rows: int, ahead: bool, record: bool = True) -> Engine:
+    decoder = DECODERS[name]
+    kv_plan = plan_groups(decoder.kv_kinds(), "float32", num_blocks=num_blocks, block_size=16)
+    worker = make_worker_plan(
+        max_num_seqs=rows, max_num_batched_tokens=budget, device=DEVICE, kernels=KERNELS, enforce_eager=not record
+    )
+    runner = make_runner(decoder, on_device(random_weights(decoder)), worker, kv_plan)
+    if ahead:
+        runner = AheadRunner(runner.model, runner.slabs, runner.sampler._ops, worker, kv_plan, record=record)
+    else:
+        runner = Runner(runner.model, runner.slabs, runner.sampler._ops, worker, kv_plan)
+    return Engine(SchedulerPlan(rows, budget, 128, run_ahead=int(ahead)), kv_plan, LocalExecutor.of(runner))
+
+
+def requests_of(seed: int, plain: bool) -> list[Request]:
+    """`plain`: only what the device samples by itself."""
+    dice, out = random.Random(seed), []
+    shared = [dice.randrange(97) for _ in range(40)]
+    for i in range(dice.randint(8, 14)):
+        prompt = shared[: dice.randrange(40)] + [dice.randrange(97) for _ in range(dice.randint(1, 12))]
+        n, fancy = dice.choice((1, 1, 1, 2, 3)), not plain and dice.random() < 0.5
+        most = dice.randint(1, 40)
+        params = SamplingParams(
+            n=n,
+            temperature=0.0 if n == 1 and dice.random() < 0.4 else 1.0,
+            min_tokens=dice.choice((0, most // 2)),
+            top_p=0.9 if fancy else 1.0,
+            frequency_penalty=0.5 if fancy and dice.random() < 0.5 else 0.0,
+            max_tokens=most,
+            logprobs=1 if fancy and dice.random() < 0.5 else None,
+            prompt_logprobs=0 if fancy and dice.random() < 0.3 else None,
+        )
+        seeds = tuple(dice.getrandbits(64) for _ in range(n))
+        stop = frozenset(dice.sample(range(97), 3))
+        out.append(Request(f"r{i}", (TokenSpan(tuple(prompt)),), params, seeds, len(prompt) + most, stop))
+    return out
+
+
+def run(engine: Engine, requests: list[Request], aborts: dict[str, int] | None = None) -> dict:
+    """Tokens by (request, index). `aborts`: request -> tokens after which it is given up."""
+    out, waiting, aborts = {}, list(requests), dict(aborts or {})
+    while waiting or engine.has_work:
+        for request in waiting[:2]:
+            engine.add(request)
+        waiting = waiting[2:]
+        for update in engine.step():
+            assert update.error is None, update.error
+            tokens = out.setdefault((update.request_id, update.index), [])
+            tokens.extend(update.token_ids)
+            if len(tokens) >= aborts.get(update.request_id, 1 << 30):
+                engine.abort(update.request_id)
+                del aborts[update.request_id]
+    return out
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "any"])
+@pytest.mark.parametrize("seed", range(2))
+def test_tokens_are_those_of_a_runner_that_waits(name, plain, seed):
+    requests = requests_of(seed, plain)
+    want = run(make_engine(name, 400, 512, 16, ahead=False), requests)
+    dice = random.Random(seed)
+    for record in (True, False):
+        engine = make_engine(name, dice.randint(14, 22), dice.choice((8, 24, 64)), dice.choice((3, 6)), True, record)
+        assert run(engine, requests) == want
+
+
+def test_aborts_leave_the_others_alone():
+    requests = requests_of(5, True)
+    want = run(make_engine("plain", 400, 512, 16, ahead=False), requests)
+    aborts = {"r1": 1, "r3": 4, "r6": 2}
+    got = run(make_engine("plain", 20, 24, 5, ahead=True), requests, aborts)
+    for key, tokens in got.items():
+        assert tokens == want[key] if key[0] not in aborts else tokens == want[key][: len(tokens)]
+
+
+def test_a_plan_may_be_given_before_the_tokens_of_the_last_are_seen():
+    decoder = DECODERS["plain"]
+    kv_plan = make_kv_plan(decoder, 64, 16)
+    worker = make_worker_plan(device=DEVICE, kernels=KERNELS)
+    made = make_runner(decoder, on_device(random_weights(decoder)), worker, kv_plan)
+    runner = AheadRunner(made.model, made.slabs, made.sampler._ops, worker, kv_plan)
+    o = RowOpen(0, 100, 1, [5, 6, 7], 3, 0, [[1]], SamplingParams(temperature=0, max_tokens=9), 7, 12, frozenset())
+    plans = [StepPlan(0, [0], [3], [True], opens=[o]), *(StepPlan(i, [0], [1], [True]) for i in range(1, 5))]
+    for plan in plans:
+        runner.submit(plan)
+    ahead = [runner.collect().tokens[0][0] for _ in plans]
+    waits = Runner(made.model, made.slabs, made.sampler._ops, worker, kv_plan)
+    again = replace(o, epoch=2)
+    assert ahead == [waits.step(replace(p, opens=[again] if p.opens else [])).tokens[0][0] for p in plans]
+
+
+def test_the_platform_decides():
+    decoder = DECODERS["plain"]
+    made = make_runner(
+        decoder,
+        on_device(random_weights(decoder)),
+        make_worker_plan(device=DEVICE, kernels=KERNELS),
+        make_kv_plan(decoder, 64, 16),
+    )
+    assert isinstance(made, AheadRunner) == platform_of(DEVICE).runs_behind() == (DEVICE != "cpu")

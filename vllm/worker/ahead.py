@@ -1,0 +1,216 @@
+"""A runner that gives steps to the device and looks at their tokens later, so that one may be given while one runs.
+
+    submit   changes ─▶ one token per row: Decodes over resident rows      ┐
+                     ─▶ anything else: a gathered batch, then `pick`       ├─▶ tokens on their way ─▶ flight
+                     ─▶ a row that asks for more: the sampler on the host  ┘
+    collect  waits for the oldest flight
+
+The host knows every length ahead of time and no token: where a row's newest token is still on the device, the table of
+tokens holds -1. A row that has ended is found out by the host; what a step given before that writes goes to blocks that
+the row keeps until the step is over. Invariants: no drafts, one rank. Called by: executor.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from vllm.layers.build import Model
+from vllm.ops.batch import Batch
+from vllm.ops.rows import FORBIDDEN
+from vllm.ops.table import Kernels
+from vllm.platforms.base import Fetched, platform_of
+from vllm.protocol.kv import KVPlan
+from vllm.protocol.plan import WorkerPlan
+from vllm.protocol.step import RowOpen, StepPlan, StepResult, TokenLogprobs
+from vllm.sampling.lines import Lines, Stage
+from vllm.sampling.stages.min_tokens import held_ids
+from vllm.worker.batch import gather, send_all
+from vllm.worker.graphs import BUCKETS, Decodes
+from vllm.worker.resident import Resident
+from vllm.worker.runner import Runner
+
+_EMPTY = np.zeros(0, np.int64)
+_UNKNOWN = -1
+
+
+@dataclass(slots=True)
+class Flight:
+    """A step that was given to the device. Parallel arrays over the rows that sample."""
+
+    result: StepResult
+    began: float
+    rows: np.ndarray = field(default_factory=lambda: _EMPTY)
+    lens: np.ndarray = field(default_factory=lambda: _EMPTY)
+    """Position of the token that is chosen."""
+    seq_ids: np.ndarray = field(default_factory=lambda: _EMPTY)
+    epochs: np.ndarray = field(default_factory=lambda: _EMPTY)
+    coming: Fetched | None = None
+    tokens: np.ndarray | None = None
+    logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+    over: list[int] = field(default_factory=list)
+    """Of `rows`, those whose options failed when they were opened."""
+
+
+class AheadRunner(Runner):
+    """See the module."""
+
+    def __init__(
+        self,
+        model: Model,
+        slabs: list[torch.Tensor],
+        ops: Kernels,
+        worker_plan: WorkerPlan,
+        kv_plan: KVPlan,
+        extra_stages: Iterable[Stage] = (),
+        record: bool = True,
+    ) -> None:
+        """`record`: decode steps become graphs."""
+        super().__init__(model, slabs, ops, worker_plan, kv_plan, extra_stages=extra_stages)
+        with torch.inference_mode():
+            self._resident = Resident(self.rows, self._device, BUCKETS[-1])
+            max_len = worker_plan.max_model_len
+            self._decodes = Decodes(model, ops, self._resident, self._device, max_len, record)
+        self._pick, self._platform = ops.pick, platform_of(self._device)
+        self._flights: deque[Flight] = deque()
+        self._demanding: set[int] = set()
+        """Rows that need the sampler on the host."""
+
+    def step(self, plan: StepPlan) -> StepResult:
+        """One plan, and wait for it."""
+        self.submit(plan)
+        return self.collect()
+
+    @torch.inference_mode()
+    def submit(self, plan: StepPlan) -> None:
+        """Give one plan to the device."""
+        assert not plan.drafts, "drafts are verified by a runner that waits"
+        flight = Flight(StepResult(plan.step_id), self._clock.monotonic())
+        self._apply(plan, flight.result)
+        if plan.rows:
+            assert plan.num_tokens <= self._max_tokens, f"{plan.num_tokens} tokens in a step of {self._max_tokens}"
+            planned, num_query = np.array(plan.rows), np.array(plan.num_query)
+            is_decode = all(plan.samples) and not plan.fan_out and int(num_query.max()) == 1
+            bucket = self._decodes.bucket(len(planned)) if is_decode and not self._asks_prompt(planned) else None
+            if bucket is None:
+                self._any_step(plan, planned, num_query, flight)
+            else:
+                self._decode_step(planned, bucket, flight)
+        self._flights.append(flight)
+
+    def collect(self) -> StepResult:
+        """Wait for the oldest step."""
+        flight = self._flights[0]
+        self._land(flight)
+        self._flights.popleft()
+        out = flight.result
+        out.seq_ids, out.epochs = flight.seq_ids.tolist(), flight.epochs.tolist()
+        if flight.tokens is not None:
+            out.tokens = [[token] for token in flight.tokens.tolist()]
+        out.logprobs = {n: [entry] for n, entry in flight.logprobs.items()}
+        for n, why in flight.failed.items():
+            out.failed.append((out.seq_ids[n], out.epochs[n], why))
+        for n in (*flight.failed, *flight.over):
+            out.tokens[n] = []
+        out.seconds = self._clock.monotonic() - flight.began
+        return out
+
+    # -- changes -------------------------------------------------------------------------------------------------
+
+    def _open(self, o: RowOpen, result: StepResult) -> None:
+        super()._open(o, result)
+        held = held_ids(o)
+        if len(held) > FORBIDDEN or not self.sampler.is_plain(o.row):
+            self._demanding.add(o.row)
+        self._resident.open(o, held[:FORBIDDEN])
+        for group, ids in enumerate(o.block_ids):
+            self._resident.blocks(o.row, group, 0, ids)
+
+    def _close(self, row: int) -> None:
+        super()._close(row)
+        self._demanding.discard(row)
+
+    def _append_blocks(self, row: int, group: int, ids: list[int]) -> None:
+        self._resident.blocks(row, group, self.rows.table_lens[group][row], ids)
+        super()._append_blocks(row, group, ids)
+
+    # -- steps ---------------------------------------------------------------------------------------------------
+
+    def _decode_step(self, planned: np.ndarray, bucket: int, flight: Flight) -> None:
+        """One token for each row, from what is on the device."""
+        self._resident.name(planned, bucket)
+        self._resident.flush()
+        lens = self.rows.computed[planned] + 1
+        whole = self._demanding.isdisjoint(planned.tolist())
+        out = self._decodes.run(bucket, whole, lens.tolist())[: len(planned)]
+        self.rows.computed[planned] = lens
+        self._fly(flight, planned, lens, out if whole else self._sample_here(out, planned, lens, flight))
+
+    def _asks_prompt(self, planned: np.ndarray) -> bool:
+        """Somebody wants log-probabilities of prompt tokens in this step."""
+        asks, rows = self._prompt_asks, self.rows
+        return bool(asks) and any(r in asks and rows.computed[r] < rows.prompt_lens[r] for r in planned.tolist())
+
+    def _any_step(self, plan: StepPlan, planned: np.ndarray, num_query: np.ndarray, flight: Flight) -> None:
+        """Any number of tokens for each row, from a batch that the host gathers."""
+        self._resident.flush()
+        batch = gather(self.rows, planned, num_query, self._device)
+        self._fill_unknown(batch, planned, num_query)
+        hidden = self.model(batch)
+        self._prompt_logprobs(planned, num_query, hidden, flight.result)
+        picked = self._picked(plan, planned, num_query)
+        if not picked.rows:
+            return
+        rows, lens, where = np.array(picked.rows), np.array(picked.lens), np.array(picked.where())
+        at, these, upto = send_all([where, rows.astype(np.int32), lens.astype(np.int32)], self._device)
+        logits = self.model.logits(hidden[at])
+        if self._demanding.isdisjoint(picked.rows):
+            tokens = self._pick(logits, these, upto, self._resident.state)
+        else:
+            tokens = self._sample_here(logits, rows, lens, flight)
+        self._fly(flight, rows, lens, tokens)
+
+    def _fill_unknown(self, batch: Batch, planned: np.ndarray, num_query: np.ndarray) -> None:
+        """Tokens that only the device knows; each is the only one of its row."""
+        newest = self.rows.tokens[planned, self.rows.computed[planned]]
+        alone = np.flatnonzero((num_query == 1) & (newest == _UNKNOWN))
+        if alone.size:
+            at = (np.cumsum(num_query) - num_query)[alone]
+            there, who = send_all([at, planned[alone]], self._device)
+            batch.token_ids.index_copy_(0, there, self._resident.state.last[who].long())
+
+    def _sample_here(self, logits: torch.Tensor, rows: np.ndarray, lens: np.ndarray, flight: Flight) -> torch.Tensor:
+        """Tokens from the host's sampler, which must know all tokens before them."""
+        for earlier in self._flights:
+            self._land(earlier)
+        sampled = self.sampler.sample(logits, Lines(rows.tolist(), lens.tolist(), self._tokens))
+        flight.logprobs, flight.failed = sampled.logprobs, sampled.failed
+        these, upto = send_all([rows, lens.astype(np.int32)], self._device)
+        self._resident.state.last.index_copy_(0, these, sampled.tokens.to(torch.int32))
+        self._resident.state.computed.index_copy_(0, these, upto)
+        return sampled.tokens
+
+    def _fly(self, flight: Flight, rows: np.ndarray, lens: np.ndarray, tokens: torch.Tensor) -> None:
+        """The tokens are on their way; `rows` take part in the next step without them."""
+        flight.rows, flight.lens = rows, lens
+        flight.seq_ids, flight.epochs = self.rows.seq_ids[rows], self.rows.epochs[rows]
+        if self.rows.any_done:
+            flight.over = np.flatnonzero(self.rows.done[rows]).tolist()
+        flight.coming = self._platform.fetch(tokens)
+        self._resident.sampled(rows, lens)
+        self.rows.tokens[rows, lens] = _UNKNOWN
+        self.rows.lens[rows] = lens + 1
+
+    def _land(self, flight: Flight) -> None:
+        """Wait for a flight's tokens and write them down for rows that still are who they were."""
+        if flight.coming is None:
+            return
+        flight.tokens, flight.coming = flight.coming.wait().numpy(), None
+        rows, known = flight.rows, self.rows
+        same = (known.seq_ids[rows] == flight.seq_ids) & (known.epochs[rows] == flight.epochs)
+        known.tokens[rows[same], flight.lens[same]] = flight.tokens[same]

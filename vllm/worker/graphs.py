@@ -1,0 +1,90 @@
+"""Steps of one token per row, as one device graph per number of lines.
+
+    lines ─▶ gather_rows ─▶ model ─▶ logits ─┬─▶ pick ─▶ tokens       the whole step
+                                             └─▶ (sampler, on the host)   where a row asks for more than `pick` does
+
+Numbers of lines are rounded up to a bucket, idle lines fill it. A bucket is recorded when it is first needed. Where
+graphs are off the same function runs as it is. Does not know: plans, who the rows belong to. Called by: ahead.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from vllm.layers.build import Model
+from vllm.ops.batch import Batch, GroupBatch
+from vllm.ops.table import Kernels
+from vllm.platforms.base import platform_of
+from vllm.util.log import get_logger
+from vllm.worker.resident import Resident
+
+BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+log = get_logger(__name__)
+
+
+class Decodes:
+    """Runs decode steps, recorded or not."""
+
+    def __init__(
+        self, model: Model, ops: Kernels, resident: Resident, device: torch.device, max_len: int, record: bool
+    ) -> None:
+        self._model, self._ops, self._resident, self._device = model, ops, resident, device
+        self._max_len, self._record = max_len, record
+        self._query_start = torch.arange(BUCKETS[-1] + 1, dtype=torch.int32, device=device)
+        self._idle = torch.full((BUCKETS[-1],), resident.idle, dtype=torch.int32, device=device)
+        self._graphs: dict[tuple[int, bool], tuple[Callable[[], None], torch.Tensor]] = {}
+
+    def bucket(self, num: int) -> int | None:
+        """Lines of the step that `num` rows take; None when they are too many."""
+        if not self._record:
+            return num if num <= BUCKETS[-1] else None
+        return next((b for b in BUCKETS if b >= num), None)
+
+    def run(self, bucket: int, whole: bool, lens: list[int]) -> torch.Tensor:
+        """Tokens [bucket] of the resident lines, which the rows have taken over, or (not `whole`) logits [bucket, V].
+
+        `lens` are the tokens of each row, the new one counted. The result holds until the next run.
+        """
+        found = None
+        if self._record:
+            found = self._graphs.get((bucket, whole)) or self._capture(bucket, whole)
+        if found is None:
+            return self._step(self._resident.lines[:bucket], whole, lens)
+        found[0]()
+        return found[1]
+
+    def _capture(self, bucket: int, whole: bool) -> tuple[Callable[[], None], torch.Tensor] | None:
+        lines, idle = self._resident.lines[:bucket], self._idle[:bucket]
+        # why: kernels that may be recorded read lengths on the device
+        lens = [self._max_len] * bucket
+        try:
+            made = platform_of(self._device).capture(
+                lambda: self._step(idle, whole, lens), lambda: self._step(lines, whole, lens), self._device.index or 0
+            )
+        except RuntimeError as error:
+            log.warning("decode steps run without graphs, which is slower: %s", error)
+            self._record = False
+            return None
+        self._graphs[bucket, whole] = made
+        return made
+
+    def _step(self, lines: torch.Tensor, whole: bool, lens: list[int]) -> torch.Tensor:
+        state, num = self._resident.state, lines.shape[0]
+        g = self._ops.gather_rows(lines, state)
+        if self._device.type == "cpu":  # why: a "recorded" step is run again there, by kernels that read this list
+            lens = g.seq_lens.tolist()
+        batch = Batch(
+            token_ids=g.token_ids,
+            positions=g.positions,
+            query_start=self._query_start[: num + 1],
+            seq_lens=g.seq_lens,
+            groups=[GroupBatch(*three) for three in zip(g.slots, g.tables, state.block_sizes, strict=True)],
+            num_tokens=num,
+            num_seqs=num,
+            max_query_len=1,
+            max_seq_len=self._max_len,
+            query_lens=[1] * num,
+            host_seq_lens=lens,
+        )
+        logits = self._model.logits(self._model(batch))
+        return self._ops.pick(logits, lines, g.seq_lens, state) if whole else logits
