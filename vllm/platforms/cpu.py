@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
-from vllm.platforms import pages
 from vllm.platforms.base import Here
 
 NAMES = ("cpu",)
@@ -26,7 +26,10 @@ class CpuPlatform:
             torch.set_num_threads(num_threads)
 
     def reserve(self, shape: tuple[int, ...], dtype: torch.dtype, index: int) -> torch.Tensor:
-        return pages.reserve(shape, dtype)
+        # why: numpy takes zeroed pages as they come and torch would write to all of them, so that a cache costs only
+        # what has been put into it
+        assert dtype is torch.uint8
+        return torch.from_numpy(np.zeros(shape, np.uint8))
 
     def synchronize(self, index: int) -> None:
         return None
