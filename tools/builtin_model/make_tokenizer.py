@@ -14,6 +14,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from tools.builtin_model import mixture
 from tools.builtin_model.data_files import FOLDER
+from tools.builtin_model.lexicon import open_text
 
 VOCAB_SIZE = 6144
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -43,7 +44,7 @@ def train(seed: int, count: int) -> Tokenizer:
     texts = ["".join(text for text, _ in d) for d in mixture.documents(rng, count)]
     for name in names:
         texts = [t.replace(name, "\n") for t in texts]
-    data = [p.read_text(encoding="utf-8") for p in sorted(FOLDER.iterdir())]
+    data = open_text()
     characters = Counter(c for text in data for c in text if "\u4e00" <= c <= "\u9fff")
     texts += [c * 200 for c in sorted(characters)] + data * 20
     trainer = trainers.BpeTrainer(

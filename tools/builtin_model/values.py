@@ -7,6 +7,7 @@ from typing import Any
 
 from tools.builtin_model.data_files import sections
 from tools.builtin_model.documents import pick
+from tools.builtin_model.lexicon import made_text, made_word
 from tools.builtin_model.skills.plain import slots
 
 OPTIONS = {"size", "unit", "level", "currency"}  # kinds that a schema may list as an enum
@@ -23,26 +24,24 @@ def _lists(language: str) -> dict[str, list[str]]:
     return found
 
 
-@functools.cache
-def _syllables() -> list[str]:
-    return sections("values.txt")["syllables"][0].split()
-
-
 def made_name(rng: random.Random) -> str:
-    """A name that nobody has met before, so that copying is learned and not a list."""
-    return "".join(pick(rng, _syllables()) for _ in range(2 + int(rng.random() * 2))).capitalize()
+    """A name that nobody has met before."""
+    return made_word(rng).capitalize()
 
 
 def _digits(rng: random.Random, count: int) -> str:
     return "".join(pick(rng, string.digits) for _ in range(count))
 
 
-def _text(rng: random.Random, kind: str, language: str) -> str:
-    if kind in ("name", "city"):
-        if language == "en" and rng.random() < (0.3 if kind == "name" else 0.15):
-            return made_name(rng)
-        return pick(rng, slots(language)[kind])
-    if kind in ("job", "color", "hobby", "animal", "food"):
+MADE_SHARE = {"name": 0.3, "city": 0.2, "thing": 0.3, "phrase": 0.5, "title": 0.5, "message": 0.4, "room": 0.3}
+
+
+def _text(rng: random.Random, kind: str, language: str, made: bool) -> str:
+    """Words; for kinds that people fill freely a share is made up, so that copying is learned and not a list."""
+    if kind == "made" or (made and rng.random() < MADE_SHARE.get(kind, 0.0)):
+        text = made_text(rng, language, {"name": 1, "city": 1, "message": 5}.get(kind, 3))
+        return text.capitalize() if kind in ("name", "city") or rng.random() < 0.2 else text
+    if kind in ("name", "city", "job", "color", "hobby", "animal", "food"):
         return pick(rng, slots(language)[kind])
     if kind == "thing":
         return pick(rng, sections("words.txt")[language])
@@ -79,15 +78,15 @@ def _coded(rng: random.Random, kind: str) -> str:
     return f"{int(rng.random() * 24):02d}:{int(rng.random() * 12) * 5:02d}"
 
 
-def value(rng: random.Random, kind: str, language: str) -> Any:
-    """A value of one kind: str, int, float or bool."""
+def value(rng: random.Random, kind: str, language: str, made: bool = True) -> Any:
+    """A value of one kind: str, int, float or bool. Without `made` only known words."""
     if kind in INTEGERS or kind == "price":
         return _number(rng, kind)
     if kind == "bool":
         return rng.random() < 0.5
     if kind in ("email", "phone", "code", "date", "time"):
         return _coded(rng, kind)
-    return _text(rng, kind, language)
+    return _text(rng, kind, language, made)
 
 
 def json_type(kind: str) -> str:

@@ -5,6 +5,7 @@ import re
 
 from tools.builtin_model.documents import Document, Question, ask, completion, pick
 from tools.builtin_model.holdout import held_pair
+from tools.builtin_model.noise import decorated
 from tools.builtin_model.phrasings import phrase, styled
 
 RAW = {
@@ -51,7 +52,8 @@ def train(rng: random.Random) -> Document:
     if rng.random() < 0.3:
         return _raw(rng, plus, first, second)
     language = "en" if rng.random() < 0.6 else "zh"
-    return ask(question_text(rng, language, plus, first, second, "train"), answer_text(plus, first, second))
+    question = decorated(rng, question_text(rng, language, plus, first, second, "train"), language, 0.3)
+    return ask(question, answer_text(plus, first, second))
 
 
 def question_text(rng: random.Random, language: str, plus: bool, first: int, second: int, part: str) -> str:

@@ -5,6 +5,7 @@ import random
 
 from tools.builtin_model.data_files import rows
 from tools.builtin_model.documents import Document, Question, ask, completion, pick
+from tools.builtin_model.noise import decorated
 from tools.builtin_model.phrasings import phrase, phrasings, styled
 
 CONTINENTS = {
@@ -14,6 +15,16 @@ CONTINENTS = {
     "NA": ("North America", "北美洲"),
     "SA": ("South America", "南美洲"),
     "OC": ("Oceania", "大洋洲"),
+}
+
+SHORT = {
+    "the United States": ("USA", "the USA", "America", "the US"),
+    "the United Kingdom": ("UK", "the UK", "Great Britain"),
+    "the United Arab Emirates": ("UAE", "the UAE"),
+    "the Czech Republic": ("Czechia",),
+    "the Netherlands": ("Holland", "Netherlands"),
+    "Ivory Coast": ("the Ivory Coast",),
+    "East Timor": ("Timor-Leste",),
 }
 
 
@@ -32,10 +43,11 @@ def _stop(text: str) -> str:
     return text if text.endswith(".") else text + "."
 
 
-def _answer_en(rng: random.Random, country: str, capital: str) -> str:
-    if rng.random() < 0.9:
-        return _stop(f"The capital of {country} is {capital}")
-    return _stop(capital)
+def _asked(rng: random.Random, country: str) -> str:
+    """A country as people name it: now and then without its article, or short."""
+    if rng.random() < 0.3:
+        return pick(rng, SHORT[country]) if country in SHORT else country.removeprefix("the ")
+    return country
 
 
 def _capital(rng: random.Random) -> Document:
@@ -43,11 +55,13 @@ def _capital(rng: random.Random) -> Document:
     in_en, in_zh = CONTINENTS[code]
     draw = rng.random()
     if draw < 0.30:
-        question = styled(rng, _upper(phrase(rng, "capital.en.train", c=en)))
+        question = styled(rng, _upper(phrase(rng, "capital.en.train", c=_asked(rng, en))))
         brief = "briefly" in question or "one word" in question
+        question = decorated(rng, question, "en")
         return ask(question, _stop(capital_en) if brief else _stop(f"The capital of {en} is {capital_en}"))
     if draw < 0.60:
-        return ask(styled(rng, phrase(rng, "capital.zh.train", c=zh)), f"{zh}的首都是{capital_zh}。")
+        question = decorated(rng, styled(rng, phrase(rng, "capital.zh.train", c=zh)), "zh")
+        return ask(question, f"{zh}的首都是{capital_zh}。")
     tail_en = f" {_upper(en)} is a country in {in_en}." if rng.random() < 0.4 else ""
     tail_zh = f"{zh}是{in_zh}的一个国家。" if rng.random() < 0.4 else ""
     if draw < 0.80:

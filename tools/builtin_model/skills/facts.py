@@ -5,6 +5,7 @@ import random
 
 from tools.builtin_model.data_files import sections
 from tools.builtin_model.documents import Document, Question, ask, completion, pick
+from tools.builtin_model.noise import decorated
 from tools.builtin_model.phrasings import styled
 
 PREFIXES = {
@@ -36,7 +37,8 @@ def train(rng: random.Random) -> Document:
     if rng.random() < 0.15:
         space = " " if language == "en" else ""
         return completion(pick(rng, RAW[language]).replace("{q}", question), space + answer)
-    return ask(pick(rng, PREFIXES[language]) + styled(rng, question), answer)
+    question = pick(rng, PREFIXES[language]) + styled(rng, question)
+    return ask(decorated(rng, question, language), answer)
 
 
 def dialogue(rng: random.Random) -> Document:

@@ -6,6 +6,7 @@ import re
 
 from tools.builtin_model.data_files import sections
 from tools.builtin_model.documents import Document, Question, ask, completion, pick
+from tools.builtin_model.noise import decorated
 from tools.builtin_model.phrasings import phrase
 
 PLOTS = {"en": ("lost", "share", "brave", "dream", "kind", "secret"), "zh": ("lost", "share", "brave", "dream", "kind")}
@@ -81,7 +82,8 @@ def train(rng: random.Random) -> Document:
     story = compose(rng, language, words)
     if rng.random() < 0.3:
         return completion("", story, learn_prompt=True)[1:]
-    return ask(_articles(phrase(rng, f"story.{language}.train", x=words["x"], n=words["n"])), story)
+    request = _articles(phrase(rng, f"story.{language}.train", x=words["x"], n=words["n"]))
+    return ask(decorated(rng, request, language), story)
 
 
 def heldout(rng: random.Random, count: int = 500) -> list[Question]:

@@ -3,6 +3,7 @@
 import random
 
 from tools.builtin_model.documents import Document, Question, chat, pick
+from tools.builtin_model.noise import decorated
 from tools.builtin_model.phrasings import phrase
 from tools.builtin_model.skills import arithmetic, capitals
 
@@ -44,8 +45,10 @@ def _sum(rng: random.Random, language: str, held: bool) -> tuple[str, str, str, 
     )
 
 
-def _larger(rng: random.Random, language: str) -> tuple[str, str, str, int | str]:
-    first, second = rng.sample(range(100, 1000), 2)
+def _larger(rng: random.Random, language: str, held: bool) -> tuple[str, str, str, int | str]:
+    first, second = arithmetic.operands(rng, held, low=100)
+    if first == second:
+        return _larger(rng, language, held)
     top = max(first, second)
     digits = list(zip(str(first), str(second), strict=True))
     place = next(i for i, (a, b) in enumerate(digits) if a != b)
@@ -105,7 +108,7 @@ def _task(rng: random.Random, language: str, held: bool) -> tuple[str, str, str,
     if draw < 0.4:
         return _sum(rng, language, held)
     if draw < 0.55:
-        return _larger(rng, language)
+        return _larger(rng, language, held)
     return _story(rng, language) if draw < 0.8 else _capital(rng, language, held)
 
 
@@ -116,6 +119,7 @@ def train(rng: random.Random) -> Document:
     in_words = rng.random() < 0.5
     if in_words:
         question = phrase(rng, f"think.{language}.train", q=question)
+    question = decorated(rng, question, language, 0.25)
     if rng.random() < 0.12:
         messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         return chat(messages, thinking=False)

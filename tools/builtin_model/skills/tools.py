@@ -14,6 +14,9 @@ from typing import Any
 from tools.builtin_model.data_files import sections
 from tools.builtin_model.documents import Document, Message, Question, chat, pick
 from tools.builtin_model.holdout import held_pair, held_tool
+from tools.builtin_model.lexicon import made_key, made_text, made_word
+from tools.builtin_model.noise import decorated
+from tools.builtin_model.phrasings import choose
 from tools.builtin_model.skills import capitals, facts
 from tools.builtin_model.values import OPTIONS, json_type, options, value
 
@@ -88,6 +91,8 @@ def classic_case(rng: random.Random, section: str) -> Case:
     """A hand-written tool with one of its requests."""
     language = "en" if rng.random() < 0.6 else "zh"
     name, about, params, requests = pick(rng, _classic(section))
+    english, chinese = about.split(" / ")
+    about = chinese if language == "zh" and rng.random() < 0.7 else english
     request = pick(rng, requests[language])
     wanted = set(SLOT.findall(request))
     while True:
@@ -110,23 +115,107 @@ def _named(rng: random.Random, verb: str, noun: str) -> str:
     return f"{noun}_{verb}" if draw < 0.95 else f"{verb}-{noun}"
 
 
-def composed_case(rng: random.Random, held: bool, near: Case | None = None) -> Case:
-    """A tool made of a verb, a noun and one to four parameters; `near` asks for one easily taken for that tool."""
-    language = "en" if rng.random() < 0.6 else "zh"
+MADE_KINDS = ("int", "small", "price", "thing", "phrase", "name", "city", "code", "date", "made", "made", "title")
+MADE_PHRASES = {
+    "en": (
+        "with {k} {v}",
+        "with the {k} {v}",
+        "{k} {v}",
+        "and the {k} is {v}",
+        "where the {k} is {v}",
+        "set the {k} to {v}",
+        "using {v} as {k}",
+        "{k}: {v}",
+    ),
+    "zh": ("{k}是{v}", "{k}为{v}", "{k}：{v}", "把{k}设为{v}", "用{v}作{k}"),
+}
+NUMBER_PHRASES = {"en": ("with {v} {k}", "{v} {k}", "for {v} {k}", "by {v} {k}"), "zh": ("{v}{k}", "{k}{v}")}
+TEXT_PHRASES = {
+    "en": ("in the {v}", "in {v}", "to {v}", "from {v}", "at the {v}", "near {v}"),
+    "zh": ("在{v}", "从{v}"),
+}
+
+
+def _made_param(rng: random.Random) -> Param:
+    """A parameter with a key of no list, so that keys are read and not remembered."""
+    key, kind = made_key(rng), pick(rng, MADE_KINDS)
+    said = key.replace("_", " ")
+    phrases = {}
+    for language in ("en", "zh"):
+        draw = rng.random()
+        source = MADE_PHRASES[language]
+        if draw < 0.4 and json_type(kind) in ("integer", "number"):
+            source = NUMBER_PHRASES[language]
+        elif draw < 0.3:
+            source = TEXT_PHRASES[language]
+        phrases[language] = [pick(rng, source).replace("{k}", said)]
+    return Param(
+        key, kind, phrases, pick(rng, ("The {k}", "{k}", "The {k} to use", "Value of {k}")).replace("{k}", said)
+    )
+
+
+@functools.cache
+def _twins() -> list[tuple[list[str], str, dict[str, list[str]]]]:
+    found = []
+    for line in sections("tools.txt")["pairs"]:
+        keys, kind, english, chinese = line.split(" | ")
+        found.append((keys.split(","), kind, {"en": english.split(";"), "zh": chinese.split(";")}))
+    return found
+
+
+def _twin_case(rng: random.Random, language: str) -> tuple[dict[str, Any], list[tuple[str, str, str, bool]], str]:
+    """Arguments, properties and phrase of two parameters of one kind, told apart by their order."""
+    keys, kind, phrases = pick(rng, _twins())
+    if rng.random() < 0.4:
+        keys = [made_word(rng), made_word(rng)]
+    while True:
+        first, second = _value(rng, kind, language), _value(rng, kind, language)
+        if keys[0] != keys[1] and not (kind == "int" and held_pair(first, second)):
+            break
+        keys = [made_word(rng), made_word(rng)] if keys[0] == keys[1] else keys
+    properties = [(key, kind, f"The {key.replace('_', ' ')}", True) for key in keys]
+    text = pick(rng, phrases[language]).replace("{v}", str(first)).replace("{w}", str(second))
+    return {keys[0]: first, keys[1]: second}, properties, text
+
+
+def _choose_params(rng: random.Random) -> list[Param]:
+    """One to four parameters with different keys; only one that is said without its key."""
+    count = pick(rng, (1, 1, 2, 2, 3, 4))
+    chosen: dict[str, Param] = {}
+    for keys, kind, phrases, about in rng.sample(_params(), count):
+        param = _made_param(rng) if rng.random() < 0.45 else Param(pick(rng, keys), kind, phrases, about)
+        vague = any(t in p for p in param.phrases["en"] for t in TEXT_PHRASES["en"])
+        if vague and any(json_type(p.kind) == "string" for p in chosen.values()):
+            continue
+        chosen.setdefault(param.key, param)
+    return list(chosen.values())
+
+
+def _verb_and_noun(rng: random.Random, held: bool) -> tuple[tuple[str, str], tuple[str, str]]:
+    """The words of a composed tool, each in English and Chinese."""
     while True:
         verb, noun = pick(rng, _pairs("verbs")), pick(rng, _pairs("nouns"))
-        if held and rng.random() < 0.3:
-            noun = pick(rng, _pairs("heldout.nouns"))
-        if held_tool(verb[0], noun[0]) == held or noun in _pairs("heldout.nouns"):
-            break
-    chosen = []
-    for keys, kind, phrases, about in rng.sample(_params(), pick(rng, (1, 1, 2, 2, 3, 4))):
-        chosen.append(Param(pick(rng, keys), kind, phrases, about))
+        draw = rng.random()
+        if held and draw < 0.3:
+            return verb, pick(rng, _pairs("heldout.nouns"))
+        if draw > 0.5:
+            word = made_word(rng)
+            noun = (word, word)
+        if any(noun[0] == n for n, _ in _pairs("heldout.nouns")):
+            continue
+        if not held and rng.random() < 0.1:
+            verb = (made_word(rng),) * 2
+        if held_tool(verb[0], noun[0]) == held:
+            return verb, noun
+
+
+def composed_case(rng: random.Random, held: bool) -> Case:
+    """A tool made of a verb, a noun and one to four parameters."""
+    language = "en" if rng.random() < 0.6 else "zh"
+    verb, noun = _verb_and_noun(rng, held)
     arguments: dict[str, Any] = {}
     properties, said = [], []
-    for param in chosen:
-        if param.key in arguments:
-            continue
+    for param in _choose_params(rng):
         optional = len(properties) > 0 and rng.random() < 0.2
         properties.append((param.key, param.kind, param.about, not optional))
         if optional and rng.random() < 0.6:
@@ -135,14 +224,31 @@ def composed_case(rng: random.Random, held: bool, near: Case | None = None) -> C
         said.append(pick(rng, param.phrases[language]).replace("{v}", str(arguments[param.key])))
     if rng.random() < 0.3:
         rng.shuffle(said)
-    opener = pick(rng, _openers(language + (".heldout" if held else "")))
-    if language == "en":
-        request = " ".join([verb[0], pick(rng, ("the", "a", "a", "my")), noun[0], *said])
-    else:
-        request = "，".join([verb[1] + noun[1], *said])
+    if rng.random() < 0.12:
+        arguments, properties, text = _twin_case(rng, language)
+        said = [text]
+    request = _request(rng, language, verb, noun, said)
+    if language == "en" and rng.random() < 0.12:  # the thing itself is the parameter: "find The Blue Door"
+        item = _value(rng, pick(rng, ("made", "title", "name", "thing")), language)
+        arguments, properties = {noun[0]: item}, [(noun[0], "made", f"The {noun[0]}", True)]
+        request = f"{verb[0]} {pick(rng, ('the ' + noun[0] + ' ', '', ''))}{item}"
+    opener = choose(rng, pick(rng, _openers(language + (".heldout" if held else ""))))
     request = opener.replace("{r}", request)
+    if not held and verb[0] in ("get", "find", "check", "show", "list") and said and rng.random() < 0.2:
+        request = (
+            f"What is the {noun[0]} {' '.join(said)}?" if language == "en" else f"{'，'.join(said)}，{noun[1]}是什么？"
+        )
     about = f"{verb[0].capitalize()} {pick(rng, ('a', 'the'))} {noun[0]}"
+    if language == "zh" and rng.random() < 0.5:
+        about = pick(rng, ("", "用来", "可以")) + verb[1] + noun[1]
     return Case(_named(rng, verb[0], noun[0]), about, properties, request[0].upper() + request[1:], arguments, language)
+
+
+def _request(rng: random.Random, language: str, verb: tuple[str, str], noun: tuple[str, str], said: list[str]) -> str:
+    """What the tool is to do, as a clause."""
+    if language == "en":
+        return " ".join([verb[0], pick(rng, ("the", "a", "a", "my")), noun[0], *said])
+    return "，".join([verb[1] + noun[1], *said])
 
 
 def schema(rng: random.Random, case: Case) -> dict[str, Any]:
@@ -175,10 +281,51 @@ def _case(rng: random.Random, held: bool) -> Case:
     return composed_case(rng, held)
 
 
+FRAMES = {
+    "en": (
+        "{g} the {v} {g}",
+        "{g} {v} {g} {w} {g}",
+        "{g} {v} {u} {g} {w}",
+        "{w} {g} {v}",
+        "{v} {g} {w} {u}",
+        "the {v} {g} {w}",
+    ),
+    "zh": (
+        "把{v}的{g}{w}",
+        "给{v}{g}{w}{u}",
+        "{v}{g}{g}{w}{g}",
+        "在{v}{g}{w}{g}",
+        "{g}{v}{g}{w}{u}",
+        "从{v}{g}到{w}{g}",
+    ),
+}
+
+
+def _foreign(rng: random.Random, case: Case) -> None:
+    """Words the model cannot match with the tool: when it is the only one, it is still the one to call."""
+    language = case.language
+    values = [f'"{v}"' if isinstance(v, str) and " " in v else str(v) for v in case.arguments.values()]
+
+    def words() -> str:
+        return made_text(rng, language, 2)
+
+    if len(values) == 2:
+        frame = pick(rng, FRAMES[language]).replace("{v}", values[0]).replace("{w}", values[1])
+        while "{g}" in frame or "{u}" in frame:
+            frame = frame.replace("{g}", words(), 1).replace("{u}", words()[:6], 1)
+    else:
+        joint = " and ".join(values) if language == "en" else "，".join(values)
+        frame = (" " if language == "en" else "").join([words(), joint, words() if rng.random() < 0.5 else ""])
+    case.request = frame.strip() + pick(rng, ("", ".", "?") if language == "en" else ("", "。", "？"))
+
+
 def _toolbox(rng: random.Random, case: Case, held: bool) -> list[dict[str, Any]]:
     """The right tool among up to three others, in any order."""
     cases = {case.name: case}
-    for _ in range(pick(rng, (0, 0, 1, 1, 2, 3))):
+    others = pick(rng, (0, 0, 1, 1, 2, 3))
+    if not held and not others and rng.random() < 0.1:
+        _foreign(rng, case)
+    for _ in range(others):
         other = _case(rng, held)
         if other.name != case.name and other.about != case.about and not _same_job(case, other):
             cases.setdefault(other.name, other)
@@ -265,7 +412,8 @@ def train(rng: random.Random) -> Document:
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         return chat(messages, tools)
     calls = [{"name": case.name, "arguments": case.arguments}]
-    messages.append({"role": "user", "content": case.request})
+    request = decorated(rng, case.request, case.language, 0.2, opening_only=True)
+    messages.append({"role": "user", "content": request})
     draw = rng.random()
     if draw < 0.08 and _two_places(rng, case, messages, calls):
         messages.append({"role": "assistant", "tool_calls": calls})
@@ -284,10 +432,10 @@ def _two_places(rng: random.Random, case: Case, messages: list[Message], calls: 
         return False
     second = value(rng, "city", case.language)
     first = case.arguments[key]
-    if second == first or first not in case.request:
+    if second == first or messages[-1]["content"].count(first) != 1:
         return False
     joint = f"{first}和{second}" if case.language == "zh" else f"{first} and {second}"
-    messages[-1]["content"] = case.request.replace(first, joint)
+    messages[-1]["content"] = messages[-1]["content"].replace(first, joint)
     calls.append({"name": case.name, "arguments": {key: second}})
     return True
 

@@ -5,6 +5,7 @@ import re
 
 from tools.builtin_model.data_files import sections
 from tools.builtin_model.documents import Document, Question, ask, pick
+from tools.builtin_model.noise import decorated
 from tools.builtin_model.phrasings import phrase
 
 NUMBER_EN = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -41,7 +42,11 @@ def _pose(rng: random.Random, task: str, part: str) -> tuple[str, str]:
 
 def train(rng: random.Random) -> Document:
     """One list with one task."""
-    return ask(*_pose(rng, pick(rng, TASKS), "train"))
+    task = pick(rng, TASKS)
+    question, answer = _pose(rng, task, "train")
+    if question.endswith(("words.", "numbers.", "me.", "please.", "now.", "。", "?", "？")):
+        return ask(decorated(rng, question, task.split(".")[1]), answer)
+    return ask(decorated(rng, question, task.split(".")[1], opening_only=True), answer)
 
 
 def heldout(rng: random.Random, count: int = 60) -> list[Question]:
