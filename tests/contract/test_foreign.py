@@ -238,6 +238,14 @@ def test_names_the_nearest_known(tmp_path: Path) -> None:
         describe_foreign(tmp_path, {**FOREIGN["arcee"], "hidden_size": "x", "architectures": ["ArceeForCausalLM"]})
 
 
+def test_a_folder_does_not_choose_how_it_is_run(tmp_path: Path) -> None:
+    model, config = saved(FOREIGN["olmoe"], tmp_path)
+    flags = {"_attn_implementation": "someone/kernels", "experts_implementation": "someone/more", "return_dict": False}
+    config.update(flags, attn_implementation="someone/kernels", output_hidden_states=True, output_router_logits=True)
+    host = host_of(describe_foreign(tmp_path, config), tmp_path)
+    assert_equal(host, run(host), model)
+
+
 CUSTOM_CONFIG = """
 import pathlib
 from transformers import LlamaConfig

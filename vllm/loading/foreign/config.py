@@ -7,7 +7,6 @@ Called by: skeleton.
 from __future__ import annotations
 
 import json
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,11 @@ from vllm.util.catalog import Catalogue
 
 # why: layer_types as transformers spells them; the first two are attention over the paged cache
 _PAGED = ("full_attention", "sliding_attention")
+_RUN_FLAGS = (
+    *("attn_implementation", "attn_implementation_internal", "attn_implementation_autoset"),
+    *("experts_implementation", "experts_implementation_internal", "use_kernels", "torchscript", "use_cache"),
+    *("output_attentions", "output_hidden_states", "output_router_logits", "return_dict", "use_return_dict"),
+)
 
 
 def attribute(thing: Any, name: str, default: Any = None) -> Any:
@@ -39,13 +43,22 @@ def make_config(folder: Path, data: dict[str, Any], trust_remote_code: bool) -> 
             kind = CONFIG_MAPPING[model_type]
         else:
             raise _unknown(data)
-        return kind.from_dict(deepcopy(data))
+        return kind.from_dict(without_run_flags(data))
     except ModelLoadError:
         raise
     except Exception as error:
         raise ModelLoadError(
             f"transformers cannot read the config.json of this {quoted(model_type)} model: {in_one_line(error)}"
         ) from None
+
+
+def without_run_flags(data: dict[str, Any]) -> dict[str, Any]:
+    """A copy of `data` without what says how to run a network rather than what it is; nested configurations too.
+
+    why: a folder must not choose kernels (transformers would fetch some from a hub), nor ask for outputs nobody reads.
+    """
+    kept = {key: value for key, value in data.items() if key.lstrip("_") not in _RUN_FLAGS}
+    return {key: without_run_flags(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def model_class(folder: Path, config: Any, data: dict[str, Any], trust_remote_code: bool) -> Any:

@@ -40,9 +40,6 @@ def make_skeleton(
     if attribute(kind, "_is_stateful", False):
         raise refused(f"{kind.__name__} keeps a recurrent state, which a paged cache of keys and values cannot hold.")
     register()
-    text = config.get_text_config()
-    if attribute(text, "output_router_logits", False):
-        text.output_router_logits = False
     try:
         with _building, parameters_on_meta(), EmptyOnMeta():
             whole: nn.Module = kind._from_config(config, dtype=dtype, attn_implementation=ATTENTION)
