@@ -10,6 +10,7 @@ asked for are named in the log. Called by: build.
 from __future__ import annotations
 
 import re
+import threading
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from torch import nn
 
 from vllm.errors import ModelLoadError
 from vllm.loading import dummy
-from vllm.loading.foreign.config import attribute
+from vllm.loading.foreign.config import attribute, in_one_line
 from vllm.loading.readers.folder import open_folder
 from vllm.loading.readers.source import Source
 from vllm.parts.tensors import TensorSpec
@@ -31,6 +32,8 @@ from vllm.util.log import get_logger
 
 _log = get_logger(__name__)
 _READERS = 8
+# why: a converter holds the experts of a layer twice, which may be tens of gigabytes
+_CONVERTERS = 2
 # why: buffers that old checkpoints kept and that are computed now
 _COMPUTED = (r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$", r"(^|\.)position_ids$", r"\.attn\.(masked_)?bias$")
 
@@ -54,6 +57,7 @@ class _Filling:
         self._whole, self._device, self._dtype = whole, device, dtype
         self._slots: dict[str, torch.Tensor] = whole.state_dict(keep_vars=True)
         self._done: set[str] = set()
+        self._room = threading.Semaphore(_CONVERTERS)
         self._float32 = _float32_names(whole, dtype)
 
     def dummies(self, seed: int) -> None:
@@ -120,13 +124,19 @@ class _Filling:
         if converter is None:
             self._put_checked(name, parts[-1][1].read(), parts[-1][1].where)
             return
-        mine, where = deepcopy(converter), parts[0][1].where
+        with self._room:
+            self._convert(name, deepcopy(converter), parts)
+
+    def _convert(self, name: str, converter: Any, parts: list[tuple[str, Source]]) -> None:
+        where = parts[0][1].where
         for pattern, source in parts:
-            mine.add_tensor(name, source.name, pattern, source.read())
+            converter.add_tensor(name, source.name, pattern, source.read())
         try:
-            made = mine.convert(name, model=self._whole, config=self._whole.config)
+            made = converter.convert(name, model=self._whole, config=self._whole.config)
         except Exception as error:
-            raise ModelLoadError(f"{where} cannot be converted for {self._kind} ({name}): {error!s:.200}") from None
+            raise ModelLoadError(
+                f"{where} cannot be converted for {self._kind} ({name}): {in_one_line(error)}"
+            ) from None
         for target, value in made.items():
             self._put_checked(target, value[0] if isinstance(value, list) else value, where)
 
