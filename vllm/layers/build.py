@@ -23,6 +23,7 @@ from vllm.parts.tensors import stage_layers
 from vllm.platforms.base import platform_of
 from vllm.protocol.kv import KVPlan
 from vllm.protocol.plan import WorkerPlan
+from vllm.util.catalog import Catalogue
 
 
 class Model:
@@ -78,8 +79,8 @@ def build(
     max_len = worker_plan.max_model_len
     mesh = mesh or Mesh()
     c = Context(ops, mesh, weights, kv_plan, slabs, RopeTables(max_len, device), device, dtype, dtype_of(kv_plan.dtype))
-    if worker_plan.quantization == "int8":
-        c.linear = "linear_int8"
+    if worker_plan.quantization != "none":
+        c.linear = Catalogue("vllm.quantization").load(worker_plan.quantization).OP
     model = Model(c, decoder)
     if weights:
         raise ValueError(f"tensors that no layer of this rank takes: {', '.join(sorted(weights)[:5])}")

@@ -7,10 +7,10 @@ from vllm.parts.decoder import Block, Decoder
 from vllm.parts.ffn import MLP, MoE
 from vllm.parts.foreign import Foreign
 from vllm.parts.tensors import TensorSpec, num_parameters, stage_tensors
+from vllm.util.catalog import Catalogue
 
+METHODS = Catalogue("vllm.quantization", "quantization method")
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
-_LINEAR = (".qkv.weight", ".o.weight", ".gate_up.weight", ".up.weight", ".down.weight", "head.weight", ".proj")
-"""Ends of names that int8 quantizes: every linear map but routers and stacked experts."""
 
 
 Network = Decoder | Foreign
@@ -29,9 +29,6 @@ def weight_bytes(decoder: Network, dtype: str, tp_size: int, pp_size: int, quant
         sum(_bytes(spec, dtype, tp_size, quantization) for spec in stage_tensors(decoder, pp_size, stage))
         for stage in range(pp_size)
     ]
-    if quantization == "int8" and decoder.head.tied:
-        # why: the embedding still reads the table as it was stored
-        stages[-1] += decoder.vocab * (decoder.embed.dim + 4) // tp_size
     return max(stages)
 
 
@@ -39,8 +36,10 @@ def _bytes(spec: TensorSpec, dtype: str, tp_size: int, quantization: str) -> int
     shape, numel = spec.local_shape(tp_size, 0), 1
     for size in shape:
         numel *= size
-    if quantization == "int8" and spec.name.endswith(_LINEAR):
-        return numel + 4 * shape[0]  # why: one float32 scale per row
+    if quantization != "none":
+        method = METHODS.load(quantization)
+        if spec.name.endswith(method.LINEARS):
+            return int(method.packed_bytes(shape[0], numel // shape[0]))
     return numel * ITEMSIZE[dtype]
 
 
