@@ -27,7 +27,7 @@ class EmbeddingLayer:
             self._table, self._find = table, c.ops.embedding
         self._positions = c.take("embed.positions") if part.positions else None
         proj = c.take_if("embed.proj")
-        self._proj = None if proj is None else Linear(c, proj)
+        self._proj = None if proj is None else Linear(c, proj, exact=True)
         # why: Gemma multiplies by the scale as the activation's dtype can hold it
         self._scale = torch.tensor(part.scale, dtype=c.dtype, device=c.device)
 
@@ -57,7 +57,7 @@ class HeadLayer:
         """`packed` is the tied table of this rank's embedding; without one the tensors are taken."""
         self._part, self._axis, self._softcap = decoder.head, c.mesh.tp, c.ops.softcap
         proj = c.take_if("head.proj")
-        self._proj = None if proj is None else Linear(c, proj)
+        self._proj = None if proj is None else Linear(c, proj, exact=True)
         if packed is None:
             packed = c.ops.helper("linear", "pack")(c.take("embed.weight" if decoder.head.tied else "head.weight"))
         self._packed, self._bias = packed, c.take_if("head.bias")
