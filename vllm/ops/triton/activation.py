@@ -6,6 +6,7 @@ import triton.language as tl
 
 from vllm.ops.activation import activate_mul
 from vllm.ops.table import Target
+from vllm.ops.triton.chain import CHAINED, follow
 
 _KINDS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4}
 _BLOCK = 1024
@@ -15,6 +16,7 @@ _BLOCK = 1024
 def _activate_mul(x, out, x_stride, I: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr):  # noqa: E741
     row = tl.program_id(0).to(tl.int64)
     i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    follow()
     gate = tl.load(x + row * x_stride + i, i < I, 0.0).to(tl.float32)
     up = tl.load(x + row * x_stride + I + i, i < I, 0.0).to(tl.float32)
     if KIND == 0:
@@ -41,5 +43,5 @@ def activate_mul_triton(x_TJ: torch.Tensor, act: str) -> torch.Tensor:
     rows, half = x_TJ.shape[0], x_TJ.shape[1] // 2
     out = torch.empty((rows, half), dtype=x_TJ.dtype, device=x_TJ.device)
     grid = (rows, triton.cdiv(half, _BLOCK))
-    _activate_mul[grid](x_TJ, out, x_TJ.stride(0), half, _KINDS[act], _BLOCK, num_warps=4)
+    _activate_mul[grid](x_TJ, out, x_TJ.stride(0), half, _KINDS[act], _BLOCK, num_warps=4, **CHAINED)
     return out

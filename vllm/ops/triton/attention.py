@@ -20,6 +20,7 @@ import triton.language as tl
 from vllm.ops.attention import AttentionShape, attention
 from vllm.ops.batch import Batch, GroupBatch
 from vllm.ops.table import Target
+from vllm.ops.triton.chain import CHAINED, follow
 
 _LOG2E = 1.4426950408889634
 _MIN_ROWS = 16
@@ -50,6 +51,7 @@ def layout(slab: torch.Tensor, dtype: torch.dtype, block_size: int, shape: Atten
 def _write(k, v, cache, slots, k_stride, v_stride, block_stride, KV: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
            DP: tl.constexpr, NP: tl.constexpr, P: tl.constexpr):  # fmt: skip
     token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    follow()
     slot = tl.load(slots + token)
     block, offset = slot // P, slot % P
     base = cache + block * block_stride
@@ -61,13 +63,13 @@ def _write(k, v, cache, slots, k_stride, v_stride, block_stride, KV: tl.constexp
 
 
 @triton.jit
-def _scores(q, k, seen, scale, softcap, SOFTCAP: tl.constexpr):
-    """Scores in powers of two of tile products; what may not be seen is -inf."""
-    s = tl.dot(q, k, input_precision="ieee") * scale
+def _scores(q, k, scale, softcap, SOFTCAP: tl.constexpr):
+    """Scores of tile products, in powers of two."""
+    s = tl.dot(q, k, input_precision="ieee")
     if SOFTCAP:
-        e = tl.exp2(s * (2.0 * 1.4426950408889634 / softcap))
-        s = softcap * (1.0 - 2.0 / (e + 1.0))
-    return tl.where(seen, s * 1.4426950408889634, float("-inf"))
+        e = tl.exp2(s * (scale * 2.0 * 1.4426950408889634 / softcap))
+        return softcap * 1.4426950408889634 * (1.0 - 2.0 / (e + 1.0))
+    return s * (scale * 1.4426950408889634)
 
 
 @triton.jit(do_not_specialize=["table_stride"])
@@ -76,6 +78,7 @@ def _decode(q, cache, table, seq_lens, part, maxes, sums, q_stride, table_stride
             NP: tl.constexpr, P: tl.constexpr, TP: tl.constexpr, SPLITS: tl.constexpr, WINDOW: tl.constexpr,
             SOFTCAP: tl.constexpr):  # fmt: skip
     seq, head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
+    follow()
     seq_len = tl.load(seq_lens + seq)
     lowest = tl.maximum(0, seq_len - WINDOW) if WINDOW else 0
     first, last = lowest // TP, tl.cdiv(seq_len, TP)
@@ -98,7 +101,7 @@ def _decode(q, cache, table, seq_lens, part, maxes, sums, q_stride, table_stride
         seen = (at < seq_len) & (at >= lowest)
         # why: a slot that was never written may hold NaN, and 0 * NaN is NaN
         v = tl.load(base + KV * P * D + slot[:, None] * N + n[None, :], seen[:, None] & (n[None, :] < N), 0.0)
-        s = _scores(query, k, seen[None, :], scale, softcap, SOFTCAP)
+        s = tl.where(seen[None, :], _scores(query, k, scale, softcap, SOFTCAP), float("-inf"))
         new = tl.maximum(top, tl.max(s, 1))
         safe = tl.where(new == float("-inf"), 0.0, new)
         weight = tl.exp2(s - safe[:, None])
@@ -118,6 +121,7 @@ def _join(part, maxes, sums, sinks, out, G: tl.constexpr, KV: tl.constexpr, N: t
     seq, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     kv, g = head // G, head % G
     i, n = tl.arange(0, SP), tl.arange(0, NP)
+    follow()
     at = ((seq * KV + kv) * SPLITS + i) * G + g
     there = i < SPLITS
     top = tl.load(maxes + at, there, float("-inf"))
@@ -135,6 +139,43 @@ def _join(part, maxes, sums, sinks, out, G: tl.constexpr, KV: tl.constexpr, N: t
     tl.store(out + (seq * KV * G + head) * N + n, y.to(out.dtype.element_ty), n < N)
 
 
+@triton.jit
+def _read(query, top, total, acc, cache, line, begin, end, position, seq_len, head, block_stride, scale, softcap,
+          KV: tl.constexpr, D: tl.constexpr, N: tl.constexpr, DP: tl.constexpr, NP: tl.constexpr, P: tl.constexpr,
+          TP: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, MASK: tl.constexpr):  # fmt: skip
+    """Tiles begin .. end of a sequence, for the queries of a program. `MASK`: some may not see all of their keys."""
+    d, n, p = tl.arange(0, DP), tl.arange(0, NP), tl.arange(0, TP)
+    for t in range(begin, end):
+        base = cache + tl.load(line + t * TP // P).to(tl.int64) * block_stride
+        slot = head * P + t * TP % P + p
+        if D == DP:
+            k = tl.load(base + slot[None, :] * D + d[:, None])
+        else:
+            k = tl.load(base + slot[None, :] * D + d[:, None], d[:, None] < D, 0.0)
+        s = _scores(query, k, scale, softcap, SOFTCAP)
+        values = base + KV * P * D + slot[:, None] * N + n[None, :]
+        if MASK:
+            at = t * TP + p
+            seen = at[None, :] <= position[:, None]
+            if WINDOW:
+                seen &= at[None, :] > position[:, None] - WINDOW
+            s = tl.where(seen, s, float("-inf"))
+            new = tl.maximum(top, tl.max(s, 1))
+            safe = tl.where(new == float("-inf"), 0.0, new)
+            # why: a slot that was never written may hold NaN, and 0 * NaN is NaN
+            v = tl.load(values, (at[:, None] < seq_len) & (n[None, :] < N), 0.0)
+        else:
+            new = tl.maximum(top, tl.max(s, 1))
+            safe = new
+            v = tl.load(values) if N == NP else tl.load(values, n[None, :] < N, 0.0)
+        weight = tl.exp2(s - safe[:, None])
+        shrink = tl.exp2(top - safe)
+        total = total * shrink + tl.sum(weight, 1)
+        acc = acc * shrink[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="ieee")
+        top = new
+    return top, total, acc
+
+
 @triton.jit(do_not_specialize=["num_seqs", "before", "table_stride"])
 def _prefill(q, cache, table, query_start, seq_lens, sinks, out, num_seqs, before, q_stride, table_stride, block_stride,
              scale, softcap, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, BQ: tl.constexpr, D: tl.constexpr,
@@ -142,6 +183,7 @@ def _prefill(q, cache, table, query_start, seq_lens, sinks, out, num_seqs, befor
              WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, SINKS: tl.constexpr):  # fmt: skip
     # why: the longest causal tiles come last in a sequence; starting with them leaves no long tail
     tile, head = tl.num_programs(0) - 1 - tl.program_id(0), tl.program_id(1)
+    follow()
     # why: `before` sequences of one token are read elsewhere; of the others s owns the tiles from
     # query_start[s] // BQ + s on, an upper bound that needs no host
     low, high = 0, num_seqs - 1
@@ -159,7 +201,7 @@ def _prefill(q, cache, table, query_start, seq_lens, sinks, out, num_seqs, befor
         return
     seq_len = tl.load(seq_lens + seq)
     context = seq_len - query_len
-    rows, d, n, p = tl.arange(0, BQ * GP), tl.arange(0, DP), tl.arange(0, NP), tl.arange(0, TP)
+    rows, d, n = tl.arange(0, BQ * GP), tl.arange(0, DP), tl.arange(0, NP)
     token, g = first_query + rows // GP, rows % GP
     real = (token < query_len) & (g < G)
     where = (start + token).to(tl.int64)
@@ -173,27 +215,24 @@ def _prefill(q, cache, table, query_start, seq_lens, sinks, out, num_seqs, befor
     top = tl.full((BQ * GP,), float("-inf"), tl.float32)
     total = tl.zeros((BQ * GP,), tl.float32)
     acc = tl.zeros((BQ * GP, NP), tl.float32)
-    for t in range(begin, end):
-        base = cache + tl.load(table + seq.to(tl.int64) * table_stride + t * TP // P).to(tl.int64) * block_stride
-        at = t * TP + p
-        slot = head * P + t * TP % P + p
-        k = tl.load(base + slot[None, :] * D + d[:, None], d[:, None] < D, 0.0)
-        seen = at[None, :] <= position[:, None]
-        if WINDOW:
-            seen &= at[None, :] > position[:, None] - WINDOW
-        s = _scores(query, k, seen, scale, softcap, SOFTCAP)
-        new = tl.maximum(top, tl.max(s, 1))
-        safe = tl.where(new == float("-inf"), 0.0, new)
-        weight = tl.exp2(s - safe[:, None])
-        shrink = tl.exp2(top - safe)
-        total = total * shrink + tl.sum(weight, 1)
-        v = tl.load(
-            base + KV * P * D + slot[:, None] * N + n[None, :],
-            (at[:, None] < seq_len) & (n[None, :] < N),
-            0.0,
-        )
-        acc = acc * shrink[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="ieee")
-        top = new
+    line = table + seq.to(tl.int64) * table_stride
+    # why: tiles that every query of this program sees whole need no masks, and most tiles are such
+    whole_from = (tl.maximum(0, context + last_token - WINDOW + 1) + TP - 1) // TP if WINDOW else 0
+    whole_from = tl.minimum(tl.maximum(whole_from, begin), end)
+    whole_to = tl.maximum(whole_from, tl.minimum(end, (context + first_query + 1) // TP))
+    if WINDOW:
+        top, total, acc = _read(
+            query, top, total, acc, cache, line, begin, whole_from, position, seq_len, head, block_stride, scale,
+            softcap, KV, D, N, DP, NP, P, TP, WINDOW, SOFTCAP, True,
+        )  # fmt: skip
+    top, total, acc = _read(
+        query, top, total, acc, cache, line, whole_from, whole_to, position, seq_len, head, block_stride, scale,
+        softcap, KV, D, N, DP, NP, P, TP, WINDOW, SOFTCAP, False,
+    )  # fmt: skip
+    top, total, acc = _read(
+        query, top, total, acc, cache, line, whole_to, end, position, seq_len, head, block_stride, scale,
+        softcap, KV, D, N, DP, NP, P, TP, WINDOW, SOFTCAP, True,
+    )  # fmt: skip
     if SINKS:
         sink = tl.load(sinks + head * G + g, g < G, 0.0) * 1.4426950408889634
         best = tl.maximum(top, sink)
@@ -224,7 +263,7 @@ def attention_triton(
     sizes = _Sizes(shape, group.block_size, q_THD.dtype.itemsize)
     tokens = q_THD.shape[0]
     strides = (k_TKD.stride(0), v_TKN.stride(0), cache.flat.stride(0))
-    _write[(tokens, sizes.kv)](k_TKD, v_TKN, cache.flat, group.slot_mapping, *strides, *sizes.write())
+    _write[(tokens, sizes.kv)](k_TKD, v_TKN, cache.flat, group.slot_mapping, *strides, *sizes.write(), **CHAINED)
     out = q_THD.new_empty(tokens, shape.heads, shape.v_dim)
     call = _Call(cache, batch, group, shape, sizes, sinks_H)
     decodes = _leading_decodes(batch)
@@ -289,11 +328,11 @@ def _run_decode(q: torch.Tensor, c: _Call, out: torch.Tensor) -> None:
     _decode[(seqs, z.kv, splits)](
         q, flat, table, c.batch.seq_lens, parts, maxes, sums, q.stride(0), table.stride(0), flat.stride(0),
         shape.scale, shape.softcap or 0.0, z.kv, z.g, rows, z.d, z.n, z.dp, z.np, z.p, z.tp, splits,
-        shape.window or 0, shape.softcap is not None, num_warps=4, num_stages=z.stages(rows, 3),
+        shape.window or 0, shape.softcap is not None, num_warps=4, num_stages=z.stages(rows, 3), **CHAINED,
     )  # fmt: skip
     _join[(seqs, shape.heads)](
         parts, maxes, sums, c.sinks if c.sinks is not None else maxes, out, z.g, z.kv, z.n, z.np, splits, splits,
-        c.sinks is not None, num_warps=2,
+        c.sinks is not None, num_warps=2, **CHAINED,
     )  # fmt: skip
 
 
@@ -309,5 +348,6 @@ def _run_prefill(q: torch.Tensor, c: _Call, first: int, out: torch.Tensor) -> No
         q, flat, table, batch.query_start, batch.seq_lens, c.sinks if c.sinks is not None else q, out,
         seqs, first, q.stride(0), table.stride(0), flat.stride(0), shape.scale, shape.softcap or 0.0, z.kv, z.g, padded,
         per_tile, z.d, z.n, z.dp, z.np, z.p, z.tp, shape.window or 0, shape.softcap is not None, c.sinks is not None,
-        num_warps=8 if per_tile * padded >= 128 else 4, num_stages=z.stages(per_tile * padded, 2),
+        num_warps=8 if per_tile * padded >= 128 else 4, num_stages=z.stages(per_tile * padded, 3),
+        **CHAINED,
     )  # fmt: skip

@@ -6,6 +6,7 @@ import triton.language as tl
 
 from vllm.ops.norm import add_rms_norm, rms_norm
 from vllm.ops.table import Target
+from vllm.ops.triton.chain import CHAINED, follow
 
 
 @triton.jit
@@ -13,6 +14,7 @@ def _norm(x, residual, weight, out, x_stride, r_stride, eps, E: tl.constexpr, EP
           ADD: tl.constexpr):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     e = tl.arange(0, EP)
+    follow()
     value = tl.load(x + row * x_stride + e, e < E, 0.0)
     if ADD:
         value = value + tl.load(residual + row * r_stride + e, e < E, 0.0)
@@ -40,7 +42,7 @@ def rms_norm_triton(x: torch.Tensor, weight: torch.Tensor | None, eps: float) ->
     out = torch.empty(rows.shape, dtype=x.dtype, device=x.device)
     _norm[(rows.shape[0],)](
         rows, rows, rows if weight is None else weight, out, rows.stride(0), 0, eps, dim, triton.next_power_of_2(dim),
-        weight is not None, False, num_warps=_warps(dim),
+        weight is not None, False, num_warps=_warps(dim), **CHAINED,
     )  # fmt: skip
     return out.view(x.shape)
 
@@ -54,6 +56,6 @@ def add_rms_norm_triton(
     out = torch.empty((rows, dim), dtype=x.dtype, device=x.device)
     _norm[(rows,)](
         x, residual, x if weight is None else weight, out, x.stride(0), residual.stride(0), eps, dim,
-        triton.next_power_of_2(dim), weight is not None, True, num_warps=_warps(dim),
+        triton.next_power_of_2(dim), weight is not None, True, num_warps=_warps(dim), **CHAINED,
     )  # fmt: skip
     return residual, out

@@ -11,6 +11,7 @@ import triton.language as tl
 from vllm.ops.draw import LARGEST_U
 from vllm.ops.rows import FORBIDDEN, Gathered, RowState, gather_rows, pick
 from vllm.ops.table import Target
+from vllm.ops.triton.chain import CHAINED, follow
 from vllm.ops.triton.draw import _log1p, _mix
 
 _BLOCK = 4096
@@ -20,6 +21,7 @@ _BLOCK = 4096
 def _gather(rows, last, computed, table, token_ids, positions, seq_lens, slots, mine, B: tl.constexpr,
             P: tl.constexpr, CHUNK: tl.constexpr):  # fmt: skip
     line, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    follow()
     row = tl.load(rows + line).to(tl.int64)
     b = chunk * CHUNK + tl.arange(0, CHUNK)
     tl.store(mine + line * B + b, tl.load(table + row * B + b, b < B, 0), b < B)
@@ -46,6 +48,7 @@ def _keys(seed, length):
 def _best(logits, rows, lens, temperatures, seeds, free_at, forbidden, values, tokens, V, stride,
           LARGEST: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
     line, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    follow()
     row, length = tl.load(rows + line).to(tl.int64), tl.load(lens + line)
     at = part * BLOCK + tl.arange(0, BLOCK)
     score = tl.load(logits + line * stride + at, at < V, float("-inf")).to(tl.float32)
@@ -69,6 +72,7 @@ def _best(logits, rows, lens, temperatures, seeds, free_at, forbidden, values, t
 def _keep(values, tokens, rows, lens, last, computed, out, PARTS: tl.constexpr, PP: tl.constexpr, IDLE: tl.constexpr):
     line = tl.program_id(0).to(tl.int64)
     i = tl.arange(0, PP)
+    follow()
     value = tl.load(values + line * PARTS + i, i < PARTS, float("-inf"))
     token = tl.load(tokens + line * PARTS + i, i < PARTS, 0x7FFFFFFF)
     # why: a line without a finite logit still gives a token of the vocabulary
@@ -98,7 +102,7 @@ def gather_rows_triton(rows_N: torch.Tensor, state: RowState) -> Gathered:
         tables.append(torch.empty((lines, width), dtype=torch.int32, device=device))
         _gather[(lines, triton.cdiv(width, chunk))](
             rows_N, state.last, state.computed, table, token_ids, positions, seq_lens, slots[-1], tables[-1], width,
-            size, chunk, num_warps=1,
+            size, chunk, num_warps=1, **CHAINED,
         )  # fmt: skip
     return Gathered(token_ids, positions, seq_lens, slots, tables)
 
@@ -113,10 +117,10 @@ def pick_triton(logits_NV: torch.Tensor, rows_N: torch.Tensor, lens_N: torch.Ten
     out = torch.empty(lines, dtype=torch.int64, device=device)
     _best[(lines, parts)](
         logits_NV, rows_N, lens_N, state.temperature, state.seed, state.free_at, state.forbidden, values, tokens, width,
-        logits_NV.stride(0), LARGEST_U, FORBIDDEN, _BLOCK, num_warps=8,
+        logits_NV.stride(0), LARGEST_U, FORBIDDEN, _BLOCK, num_warps=8, **CHAINED,
     )  # fmt: skip
     _keep[(lines,)](
         values, tokens, rows_N, lens_N, state.last, state.computed, out, parts, triton.next_power_of_2(parts),
-        state.last.shape[0] - 1, num_warps=1,
+        state.last.shape[0] - 1, num_warps=1, **CHAINED,
     )  # fmt: skip
     return out

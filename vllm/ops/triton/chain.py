@@ -1,0 +1,22 @@
+"""Programmatic dependent launch: a kernel is set up while the one before it still runs, and waits inside.
+
+A kernel of a chain calls `follow()` in every program before it touches memory that another kernel writes, and is
+launched with `**CHAINED`. A kernel that follows without that is safe too: it starts when the one before is done.
+Called by: kernels of this folder.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+IS_CHAINED = torch.cuda.is_available() and torch.version.hip is None and torch.cuda.get_device_capability() >= (9, 0)
+_ON = tl.constexpr(IS_CHAINED)
+CHAINED = {"launch_pdl": True} if IS_CHAINED else {}
+
+
+@triton.jit
+def follow():
+    """Wait until the kernel before has written all it writes; let the next one be set up."""
+    if _ON:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
