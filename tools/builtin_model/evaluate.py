@@ -127,6 +127,7 @@ def _judge(scores: Scores, name: str, question: Question, answer: Answer) -> Non
     if name in ("json", "tools"):
         scores.add(f"{name} valid", question, answer, right(question, answer, "valid"))
         scores.add(f"{name} correct", question, answer, hit)
+        scores.add(question.skill, question, answer, hit)
     else:
         scores.add(question.skill, question, answer, hit)
         if name in ("arithmetic", "stories", "words", "thinking"):

@@ -441,13 +441,15 @@ def _two_places(rng: random.Random, case: Case, messages: list[Message], calls: 
 
 
 def heldout(rng: random.Random, count: int = 400) -> list[Question]:
-    """Held-out tools, among other held-out tools."""
+    """Held-out tools, among other held-out tools; hand-written ones and composed ones."""
+    written = {name for name, *_ in _classic("heldout.classic")}
     found = []
     for _ in range(count):
         case = _case(rng, True)
         message = {"role": "user", "content": case.request}
         expected = {"name": case.name, "arguments": case.arguments}
-        found.append(Question(f"tools.{case.language}", expected, [message], tools=_toolbox(rng, case, True)))
+        kind = "written" if case.name in written else "composed"
+        found.append(Question(f"tools.{kind}.{case.language}", expected, [message], tools=_toolbox(rng, case, True)))
     return found
 
 
