@@ -117,8 +117,9 @@ class Intake:
         for name in _UNBUILT:
             if getattr(params, name) is not None:
                 raise RefusedError(f"{name} is not supported yet.", field=name, value=getattr(params, name))
-        if params.watermarking:
-            raise RefusedError("watermarking is not supported.", field="watermarking", value=True)
+        for name in ("watermarking", "flat_logprobs"):
+            if getattr(params, name):
+                raise RefusedError(f"{name} is not supported yet.", field=name, value=True)
         if params.detokenize and self.tokenizer is None and params.stop:
             raise RefusedError("stop strings need a tokenizer; use stop_token_ids.", field="stop", value=params.stop)
 
