@@ -78,6 +78,12 @@ def _classic(section: str) -> list[tuple[str, str, list[tuple[str, str, bool]], 
     return found
 
 
+@functools.cache
+def taught_names() -> set[str]:
+    """The hand-written tools of training; a composed one of these names is not held out."""
+    return {name for name, *_ in _classic("classic")}
+
+
 def _value(rng: random.Random, kind: str, language: str) -> Any:
     if kind == "expression":
         while True:
@@ -205,6 +211,8 @@ def _verb_and_noun(rng: random.Random, held: bool) -> tuple[tuple[str, str], tup
             continue
         if not held and rng.random() < 0.1:
             verb = (made_word(rng),) * 2
+        if held and f"{verb[0]}_{noun[0]}" in taught_names():
+            continue
         if held_tool(verb[0], noun[0]) == held:
             return verb, noun
 
