@@ -27,6 +27,24 @@ STANDARD = frozenset(
         *("CUDA_VISIBLE_DEVICES", "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS", "TRITON_CACHE_DIR"),
         *("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS"),
         *("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+        *("CC", "TPU_NAME", "WSL_DISTRO_NAME"),
+    }
+)
+
+# Settings for compiling an engine. Nothing is compiled here, so they are accepted, never read, and said to be needless.
+BUILD = frozenset(
+    {
+        *("CCACHE_DIR", "CMAKE_ARGS", "CMAKE_BUILD_PARALLEL_LEVEL", "CMAKE_BUILD_TYPE", "CMAKE_GENERATOR"),
+        *("CUDA_HOME", "CUDA_PATH", "MAX_JOBS", "NVCC_THREADS", "SCCACHE_BUCKET_NAME", "TORCH_CUDA_ARCH_LIST"),
+        *("USE_CCACHE", "USE_SCCACHE", "VLLM_BUILD_CORE_ONLY", "VLLM_BUILD_TEMP_DIR"),
+        *(
+            "VLLM_CUTLASS_SRC_DIR",
+            "VLLM_DOCKER_BUILD_CONTEXT",
+            "VLLM_FLASH_ATTN_SRC_DIR",
+            "VLLM_INSTALL_PUNICA_KERNELS",
+        ),
+        *("VLLM_MAIN_CUDA_VERSION", "VLLM_PRECOMPILED_WHEEL_LOCATION", "VLLM_TARGET_DEVICE", "VLLM_USE_PRECOMPILED"),
     }
 )
 
@@ -37,6 +55,17 @@ def text(name: str) -> str | None:
     """The value of a declared variable, None when it is unset or empty."""
     assert name in DECLARED or name in STANDARD, f"{name} is not declared in vllm/util/env.py"
     return os.environ.get(name) or None
+
+
+def raw(name: str) -> str | None:
+    """As text(), but a variable that is set to nothing is "": for the few where nothing is a choice."""
+    assert name in DECLARED or name in STANDARD, f"{name} is not declared in vllm/util/env.py"
+    return os.environ.get(name)
+
+
+def is_set(name: str) -> bool:
+    """Whether a declared variable has any value but one of those that mean no."""
+    return (text(name) or "").strip().lower() not in _FALSE
 
 
 def flag(name: str) -> bool:
@@ -72,11 +101,16 @@ def for_child(**changes: str) -> dict[str, str]:
     return {**os.environ, **changes}
 
 
+def build_settings() -> list[str]:
+    """Names of the settings for compiling that are set, sorted."""
+    return sorted(name for name in BUILD if name in os.environ)
+
+
 def unknown() -> list[str]:
     """One sentence for each VLLM_* variable that is set but means nothing to us."""
     sentences = []
     for name in sorted(os.environ):
-        if name.startswith("VLLM_") and name not in DECLARED:
+        if name.startswith("VLLM_") and name not in DECLARED and name not in BUILD:
             near = difflib.get_close_matches(name, DECLARED, n=1)
             sentences.append(
                 f"{name} is set but unknown here and ignored" + (f"; did you mean {near[0]}?" if near else "")

@@ -3,6 +3,7 @@
 import argparse
 import os
 import platform
+import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,7 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name in sorted({*DECLARED, *STANDARD} - {"HOME", "TERM"}):
         value = text(name)
         if value is not None:
-            facts[name] = "(set, not shown)" if any(word in name for word in _SECRET) else value
+            is_secret = any(word in name for word in _SECRET)
+            facts[name] = "(set, not shown)" if is_secret else re.sub(r"//[^/@]*@", "//(not shown)@", value)
     print("\n".join(f"{name}: {value}" for name, value in facts.items()))
     return 0
 
