@@ -20,3 +20,18 @@ def follow():
     if _ON:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
+
+
+_MOST_TICKETS = 1 << 18
+_tickets: dict[torch.device, torch.Tensor] = {}
+
+
+def tickets(device: torch.device, num: int) -> torch.Tensor:
+    """At least `num` int32 zeros, by which programs find out who of them comes last; a kernel leaves zeros behind.
+
+    One set per device is enough: kernels that use it follow each other.
+    """
+    assert num <= _MOST_TICKETS, f"{num} tickets"
+    if device not in _tickets:
+        _tickets[device] = torch.zeros(_MOST_TICKETS, dtype=torch.int32, device=device)
+    return _tickets[device]

@@ -12,14 +12,10 @@ import triton.language as tl
 
 from vllm.ops.linear import linear
 from vllm.ops.table import Target
-from vllm.ops.triton.chain import CHAINED, follow
+from vllm.ops.triton.chain import CHAINED, follow, tickets
 
-_MOST_ROWS = 32
-_MOST_WEIGHTS = 1 << 28
-"""A larger weight (a vocabulary) keeps the library at full speed."""
-_MOST_TILES = 8192
-_tickets: dict[torch.device, torch.Tensor] = {}
-"""Zeros, one per tile of outputs; a call leaves them as it found them. Calls on a device follow each other."""
+_SMALL, _MEDIUM = 1 << 23, 1 << 24
+"""Weights up to these sizes leave the library waiting: for 32 rows, and for 16. Larger ones keep it at full speed."""
 
 
 @triton.jit
@@ -56,12 +52,12 @@ def _skinny(x, w, bias, out, parts, tickets, M, x_stride, N: tl.constexpr, K: tl
 
 def tiles(outputs: int, inputs: int) -> tuple[int, int, int, int]:
     """(BN, BK, splits, stages) for a weight."""
-    if outputs * inputs > 1 << 26:
-        return 64, 128, 1, 4
-    wanted, splits = (128 if inputs <= 1024 else 320), 1
-    while splits < 4 and triton.cdiv(outputs, 32) * splits < wanted and inputs >= 512 * splits:
+    if outputs * inputs > _SMALL:
+        return 32, 256, 2, 3
+    splits = 1
+    while splits < 4 and triton.cdiv(outputs, 32) * splits < 128 and inputs >= 512 * splits:
         splits *= 2
-    return 32, 256, splits, 3
+    return (32, 256, splits, 3) if splits < 4 else (32, 128, splits, 4)
 
 
 def _when(target: Target) -> bool:
@@ -73,7 +69,8 @@ def linear_triton(x_TE: torch.Tensor, packed: object, bias_O: torch.Tensor | Non
     """See the op."""
     assert isinstance(packed, torch.Tensor)
     rows, (outputs, inputs) = x_TE.shape[0], packed.shape
-    if rows > _MOST_ROWS or packed.numel() > _MOST_WEIGHTS or x_TE.dtype is torch.float32 or inputs % 8:
+    most = 32 if packed.numel() <= _SMALL else 16 if packed.numel() <= _MEDIUM else 0
+    if rows > most or x_TE.dtype is torch.float32 or inputs % 8:
         return F.linear(x_TE, packed, bias_O)
     return skinny(x_TE, packed, bias_O, *tiles(outputs, inputs))
 
@@ -85,15 +82,12 @@ def skinny(
     rows, (outputs, inputs) = x.shape[0], weight.shape
     out = torch.empty((rows, outputs), dtype=x.dtype, device=x.device)
     height, grid = 16 if rows <= 16 else 32, (triton.cdiv(outputs, bn), splits)
-    assert grid[0] <= _MOST_TILES, f"{grid[0]} tiles of outputs"
-    parts, tickets = out, out
+    parts, waiting = out, out
     if splits > 1:
         parts = torch.empty((splits, height, outputs), dtype=torch.float32, device=x.device)
-        if x.device not in _tickets:
-            _tickets[x.device] = torch.zeros(_MOST_TILES, dtype=torch.int32, device=x.device)
-        tickets = _tickets[x.device]
+        waiting = tickets(x.device, grid[0])
     _skinny[grid](
-        x, weight, bias if bias is not None else out, out, parts, tickets, rows, x.stride(0), outputs, inputs, height,
+        x, weight, bias if bias is not None else out, out, parts, waiting, rows, x.stride(0), outputs, inputs, height,
         bn, bk, splits, bias is not None, num_warps=4, num_stages=stages, **CHAINED,
     )  # fmt: skip
     return out
