@@ -7,15 +7,22 @@ Rooms of the device tower are imported here only when a worker of this process n
 Called by: entrypoints.
 """
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vllm.engine.core import Engine
 from vllm.engine.deliver import MakeDecoder, TokenText
+from vllm.engine.folder import (
+    decoder_maker,
+    default_sampling,
+    find_folder,
+    generation_config,
+    load_tokenizer,
+    token_text,
+)
 from vllm.engine.intake import Intake, Limits
 from vllm.errors import ModelLoadError, RefusedError, UnknownArchitectureError
 from vllm.parts.checkpoint import Weights
@@ -26,7 +33,6 @@ from vllm.planning.plan import Plan
 from vllm.planning.resolve import resolve
 from vllm.protocol.executor import Executor
 from vllm.protocol.facts import DeviceFacts
-from vllm.sampling_params import SamplingParams
 from vllm.util import env
 from vllm.util.arith import human_bytes
 from vllm.util.log import get_logger
@@ -57,7 +63,6 @@ class Assembled:
 def assemble(args: "EngineArgs") -> Assembled:
     """Everything for one model, ready to step. Raises ValueError (errors.py) before any weight is read where it can."""
     folder, described, plan = make_plan(args)
-    config = described.config
     tokenizer = None if args.skip_tokenizer_init else load_tokenizer(args, folder)
     generation = generation_config(args, folder)
     executor = make_executor(plan, described)
@@ -70,7 +75,7 @@ def assemble(args: "EngineArgs") -> Assembled:
         tokenizer=tokenizer,
         make_decoder=decoder_maker(tokenizer),
         token_text=None if tokenizer is None else token_text(tokenizer),
-        hf_config=config.raw(),
+        hf_config=described.config.raw(),
         generation_config=generation,
         default_sampling=default_sampling(args, generation),
         seed=args.seed,
@@ -93,22 +98,6 @@ def announce(plan: Plan) -> None:
     _log.info("%s, context %d, KV cache %s", where, plan.scheduler.max_model_len, human_bytes(plan.memory.kv))
     for knob, value, why in plan.choices:
         _log.log(logging.INFO if knob in _TOLD else logging.DEBUG, "%s = %s: %s", knob, value, why)
-
-
-def find_folder(args: "EngineArgs", weights: bool = True) -> Path:
-    """The model's local folder; the built-in model where none is named."""
-    if args.model is None:
-        return Path(__file__).parent / "builtin"
-    from vllm.loading.resolve import resolve_model
-
-    return resolve_model(
-        args.model,
-        revision=args.revision,
-        download_dir=args.download_dir,
-        token=args.hf_token,
-        weights=weights,
-        load_format=args.load_format,
-    )
 
 
 def find_network(args: "EngineArgs", folder: Path, config: HFConfig) -> Described:
@@ -170,79 +159,3 @@ def make_executor(plan: Plan, described: Described) -> Executor:
     from vllm.executor.local import LocalExecutor
 
     return LocalExecutor(described.decoder, described.weights, plan.worker, plan.kv, plan.load)
-
-
-def load_tokenizer(args: "EngineArgs", folder: Path) -> Any:
-    """The model's tokenizer, or the one that `tokenizer` names."""
-    from vllm.chat.template import with_chat
-    from vllm.tokenizer.load import has_tokenizer, load
-
-    where = folder
-    if args.tokenizer is not None and has_tokenizer(args.tokenizer):
-        where = Path(args.tokenizer)  # a tokenizer alone: no config.json is wanted
-    elif args.tokenizer is not None:
-        from vllm.loading.resolve import resolve_model
-
-        where = resolve_model(args.tokenizer, revision=args.tokenizer_revision, token=args.hf_token, weights=False)
-    return with_chat(load(where, mode=args.tokenizer_mode, trust_remote_code=args.trust_remote_code))
-
-
-def decoder_maker(tokenizer: Any) -> MakeDecoder | None:
-    """Incremental detokenisers for this tokenizer."""
-    if tokenizer is None:
-        return None
-    from vllm.tokenizer.detokenizer import Detokenizer
-
-    def make(prompt_ids: Sequence[int], params: SamplingParams) -> Detokenizer:
-        return Detokenizer(
-            tokenizer,
-            prompt_ids,
-            skip_special_tokens=params.skip_special_tokens,
-            spaces_between_special_tokens=params.spaces_between_special_tokens,
-        )
-
-    return make
-
-
-def token_text(tokenizer: Any) -> TokenText:
-    """The text of single tokens, remembered: logprobs ask for the same ones again and again."""
-    known: dict[int, str] = {}
-
-    def text(token: int) -> str:
-        found = known.get(token)
-        if found is None:
-            found = known[token] = tokenizer.decode([token], skip_special_tokens=False)
-        return found
-
-    return text
-
-
-def generation_config(args: "EngineArgs", folder: Path) -> dict[str, Any]:
-    """generation_config.json, from the folder that was asked for. End ids come from it also with "vllm"."""
-    where = folder if args.generation_config in ("auto", "vllm") else Path(args.generation_config)
-    found = _json(where / "generation_config.json")
-    if args.generation_config == "vllm":
-        found = {key: value for key, value in found.items() if key.endswith("_token_id")}
-    if "eos_token_id" not in found:
-        stated = _json(folder / "config.json").get("eos_token_id")
-        if stated is not None:
-            found["eos_token_id"] = stated
-    return {**found, **(args.override_generation_config or {})}
-
-
-def default_sampling(args: "EngineArgs", generation: dict[str, Any]) -> dict[str, Any]:
-    """Keywords of the SamplingParams that are used where a caller gives none."""
-    given = SamplingParams.from_generation_config(generation)
-    plain = SamplingParams()
-    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens")
-    return {name: getattr(given, name) for name in names if getattr(given, name) != getattr(plain, name)}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, OSError) as error:
-        raise ModelLoadError(f"{path} cannot be read as JSON: {error}") from None
-    return data if isinstance(data, dict) else {}

@@ -10,7 +10,7 @@ import msgspec
 from vllm.protocol.step import StepPlan, TokenLogprobs
 
 
-class SequenceUpdate(msgspec.Struct, gc=False):
+class SequenceUpdate(msgspec.Struct, gc=False, array_like=True):
     """News of sequence `index` of a request."""
 
     # why: hundreds are made in every step; a Struct costs a third of a dataclass, and none can be in a cycle.

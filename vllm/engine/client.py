@@ -1,0 +1,169 @@
+"""The engine in a process of its own, kept alive: requests out, updates in, and after a death everything goes on.
+
+    add, abort ─▶ journal ─▶ child process ─▶ News ─▶ journal ─▶ each request's sink
+                     └──── the child died: start another, resume what is open ────┘
+
+Does not know: texts, HTTP. Invariants: all calls are made on one event loop; a sink gets each token once, in order, and
+one update with a finish_reason, unless its request was aborted; a request that cannot go on ends with
+finish_reason "error". Called by: front.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vllm.engine.child import Child
+from vllm.engine.journal import SUSPECT, Entry, Journal, Sink
+from vllm.engine.stats import EngineStats
+from vllm.engine.wire import Abort, Add, Message, News, Ready, Refused, Reset
+from vllm.errors import EngineDeadError
+from vllm.protocol.events import SequenceUpdate
+from vllm.protocol.request import Request
+from vllm.util.log import get_logger
+
+_log = get_logger(__name__)
+LOOK_S = 1.0
+PAUSES_S = (0.0, 0.5, 2.0, 5.0)
+"""Waits between attempts to start again; after the last one failed the client is dead."""
+_NO_STATS = EngineStats(0, 0, 0.0, 0, 0, 0, 0, 0, 0)
+
+
+class EngineClient:
+    """One engine process at a time, and the journal that outlives it."""
+
+    def __init__(self, words: Mapping[str, Any], on_stats: Callable[[EngineStats], None] | None = None) -> None:
+        """`words` are engine arguments as plain data; `on_stats` hears the counts of each engine (from 0 on)."""
+        self._words = words
+        self._on_stats = on_stats
+        self._journal = Journal()
+        self._child: Child | None = None
+        self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
+        self._task: asyncio.Task[None] | None = None
+        self._is_stopping = False
+        self.stats = _NO_STATS
+        self.num_restarts = 0
+        self.dead: str = ""
+        """Why there will be no engine any more; empty while there is hope."""
+
+    async def start(self) -> Ready:
+        """Start the engine and wait for it. EngineDeadError says why it cannot run."""
+        self._task = asyncio.create_task(self._supervise())
+        return await asyncio.shield(self._ready)
+
+    async def stop(self) -> None:
+        """End the engine; what is open ends with an error. Safe to call twice."""
+        self._is_stopping = True
+        if self._child is not None:
+            await self._child.close()
+        if self._task is not None:
+            await self._task
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether there is an engine that can take work now."""
+        return self._child is not None and self._child.is_ready and not self._child.ended.done()
+
+    @property
+    def num_open(self) -> int:
+        """Requests that have not ended."""
+        return len(self._journal)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the engine, None while there is none."""
+        return self._child.pid if self._child is not None else None
+
+    def add(self, request: Request, sink: Sink) -> None:
+        """Queue a request; while the engine is restarted it waits. EngineDeadError when none will come."""
+        if self.dead or self._is_stopping:
+            raise EngineDeadError(f"The engine has stopped: {self.dead or 'the server ends'}")
+        self._journal.open(request, sink)
+        self._send_due()
+
+    def abort(self, request_id: str, index: int | None = None) -> None:
+        """End a request or one of its siblings without further news; unknown ones are ignored."""
+        if request_id in self._journal:
+            self._journal.drop(request_id, index)
+            if self.is_serving and self._child is not None:
+                self._child.send([Abort(request_id, index)])
+            self._send_due()
+
+    def reset_prefix_cache(self) -> None:
+        """Forget every cached prefix."""
+        if self.is_serving and self._child is not None:
+            self._child.send([Reset()])
+
+    # -- one engine after the other ------------------------------------------------------------------------------------
+
+    async def _supervise(self) -> None:
+        attempt = 0
+        while not self.dead:
+            await asyncio.sleep(PAUSES_S[attempt])
+            if self._is_stopping:
+                break
+            child = self._child = await Child.start(self._words, self._on_message)
+            if self._is_stopping:
+                await child.close()
+            while not child.ended.done():
+                child.look()
+                await asyncio.wait([child.ended], timeout=LOOK_S)
+            cause, from_outside = await child.cause()
+            if self._is_stopping:
+                break
+            attempt = 0 if child.is_ready else attempt + 1
+            self._died(cause, from_outside, is_last=not self._ready.done() or attempt == len(PAUSES_S))
+        self._give_up(self.dead or "the server ends")
+
+    def _died(self, cause: str, from_outside: bool, is_last: bool) -> None:
+        """Fail whom this death is laid to, and say so."""
+        self.stats = _NO_STATS
+        # why: a signal is rarely a request's fault (only the kernel, out of memory, sends one for it)
+        failed = self._journal.lost(SUSPECT + 1 if from_outside else SUSPECT)
+        for entry in failed:
+            _fail(entry, f"the engine died on this request each time: {cause}")
+        if is_last:
+            self.dead = cause
+            return
+        self.num_restarts += 1
+        level = logging.ERROR if not self._is_stopping else logging.INFO
+        _log.log(level, "The engine died: %s. Starting another for %d open requests.", cause, len(self._journal))
+
+    def _give_up(self, why: str) -> None:
+        self.dead = why
+        for entry in self._journal.take_all():
+            _fail(entry, why)
+        if not self._ready.done():
+            self._ready.set_exception(EngineDeadError(why))
+
+    # -- messages ------------------------------------------------------------------------------------------------------
+
+    def _on_message(self, message: Message) -> None:
+        if isinstance(message, News):
+            self.stats = message.stats
+            if self._on_stats is not None:
+                self._on_stats(message.stats)
+            for update in message.updates:
+                entry = self._journal.note(update)
+                if entry is not None:
+                    entry.sink(update)
+        elif isinstance(message, Ready):
+            if not self._ready.done():
+                self._ready.set_result(message)
+        elif isinstance(message, Refused) and message.request_id in self._journal:
+            entry = self._journal.entry(message.request_id)
+            self._journal.drop(message.request_id)
+            _fail(entry, message.why)
+        self._send_due()
+
+    def _send_due(self) -> None:
+        """Send what may go. A request that gave tokens before, or lost siblings, is resumed with what it gave."""
+        if not self._journal.has_waiting or not self.is_serving or self._child is None:
+            return
+        self._child.send([Add.of(entry.request, entry.emitted) for entry in self._journal.due()])
+
+
+def _fail(entry: Entry, why: str) -> None:
+    """Tell a request's sink that every open sibling ended."""
+    for index in sorted(entry.emitted):
+        entry.sink(SequenceUpdate(entry.request.request_id, index, [], finish_reason="error", error=why))

@@ -1,0 +1,221 @@
+"""A server's front: prompts in, texts out, for many callers on one event loop, with the engine in another process.
+
+    open(deliveries) ─▶ client ─▶ (engine) ─▶ updates ─▶ Delivery: text, stop strings ─▶ Flow: one mailbox per caller
+
+Does not know: HTTP, JSON. Invariants: one wake-up of a caller per step, however many tokens and sequences it brought;
+what a slow caller has not fetched is at most its own output; leaving a Flow aborts what is left of it; an error in one
+request ends that request alone. Called by: entrypoints.openai.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from vllm.config.args import EngineArgs
+from vllm.engine.client import EngineClient
+from vllm.engine.deliver import Delivery, MakeDecoder, TokenText
+from vllm.engine.folder import (
+    decoder_maker,
+    default_sampling,
+    find_folder,
+    generation_config,
+    load_tokenizer,
+    token_text,
+)
+from vllm.engine.intake import Intake, Limits
+from vllm.engine.stats import EngineStats
+from vllm.engine.wire import Ready
+from vllm.errors import EngineGenerateError, ValidationError
+from vllm.inputs import TypedPrompt
+from vllm.outputs import RequestOutput
+from vllm.protocol.events import SequenceUpdate
+from vllm.sampling_params import SamplingParams
+from vllm.util.log import get_logger
+
+_log = get_logger(__name__)
+_AT_ONCE = 20_000
+"""Characters that are tokenised on the event loop; longer prompts go to a thread."""
+
+
+class Watch(Protocol):
+    """Who counts (metrics)."""
+
+    def on_stats(self, stats: EngineStats) -> None: ...
+
+    def on_update(self, delivery: Delivery, update: SequenceUpdate, gap_s: float) -> None: ...
+
+
+@dataclass(slots=True)
+class Model:
+    """What is served."""
+
+    intake: Intake
+    ready: Ready
+    tokenizer: Any
+    make_decoder: MakeDecoder | None
+    token_text: TokenText | None
+    default_sampling: dict[str, Any]
+
+
+class Flow:
+    """The outputs of some requests of one caller, as they come: `async for batch in flow`, batches of (place, output).
+
+    Raises EngineGenerateError when one of them failed. Close it in any case.
+    """
+
+    def __init__(self, deliveries: Sequence[Delivery], abort: Callable[[str], None]) -> None:
+        self.deliveries = deliveries
+        self._abort = abort
+        self._open = {d.taken.request.request_id for d in deliveries}
+        self._inbox: list[tuple[int, RequestOutput]] = []
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, place: int, output: RequestOutput | None, is_done: bool) -> None:
+        """Put an output into the mailbox."""
+        if output is not None:
+            self._inbox.append((place, output))
+        if is_done:
+            self._open.discard(self.deliveries[place].taken.request.request_id)
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """The caller hears of `error` once it has read what came before."""
+        self._error = self._error or error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def __aiter__(self) -> AsyncIterator[list[tuple[int, RequestOutput]]]:
+        while True:
+            batch, self._inbox = self._inbox, []
+            if batch:
+                yield batch
+            elif self._error is not None:
+                raise self._error
+            elif not self._open:
+                return
+            else:
+                self._waiter = asyncio.get_running_loop().create_future()
+                await self._waiter
+
+    def close(self) -> None:
+        """Abort what has not ended."""
+        for request_id in self._open:
+            self._abort(request_id)
+        self._open.clear()
+
+
+class Front:
+    """One model for many callers. `start` it before use; `stop` ends the engine."""
+
+    def __init__(self, args: EngineArgs, watch: Watch | None = None) -> None:
+        self._args = args
+        self._watch = watch
+        self._model: Model | None = None
+        self._client: EngineClient | None = None
+
+    async def start(self) -> None:
+        """Find the model, start the engine. Raises ValueError or EngineDeadError saying what is wrong."""
+        args = self._args
+        folder = await asyncio.to_thread(find_folder, args)
+        tokenizer = None if args.skip_tokenizer_init else await asyncio.to_thread(load_tokenizer, args, folder)
+        generation = generation_config(args, folder)
+        words = {**asdict(args), "model": None if args.model is None else str(folder)}
+        self._client = EngineClient(words, self._watch.on_stats if self._watch is not None else None)
+        ready = await self._client.start()
+        limits = Limits(ready.vocab_size, ready.max_model_len, ready.max_logprobs)
+        self._model = Model(
+            intake=Intake(tokenizer, limits, generation, args.seed),
+            ready=ready,
+            tokenizer=tokenizer,
+            make_decoder=decoder_maker(tokenizer),
+            token_text=None if tokenizer is None else token_text(tokenizer),
+            default_sampling=default_sampling(args, generation),
+        )
+
+    async def stop(self) -> None:
+        """End the engine. Safe to call twice."""
+        if self._client is not None:
+            await self._client.stop()
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the engine has been ready once, so that requests may come."""
+        return self._model is not None
+
+    @property
+    def model(self) -> Model:
+        """What is served."""
+        assert self._model is not None, "the front has not started"
+        return self._model
+
+    @property
+    def client(self) -> EngineClient:
+        """The engine's other end."""
+        assert self._client is not None, "the front has not started"
+        return self._client
+
+    async def take(
+        self,
+        request_id: str,
+        prompt: TypedPrompt,
+        params: SamplingParams,
+        *,
+        priority: int = 0,
+        tenant: str = "",
+        special: bool = True,
+    ) -> Delivery:
+        """Check and tokenise one prompt. Raises ValueError naming what is wrong with it."""
+        if params.logits_processors:
+            raise ValidationError("logits_processors are functions and cannot be sent.", field="logits_processors")
+
+        def take() -> Delivery:
+            taken = self.model.intake.take(
+                request_id, prompt, params, priority=priority, tenant=tenant, add_special_tokens=special
+            )
+            return Delivery(taken, self.model.make_decoder, self.model.token_text)
+
+        if len(prompt.get("prompt") or "") > _AT_ONCE and "prompt_token_ids" not in prompt:
+            return await asyncio.to_thread(take)
+        return take()
+
+    def open(self, deliveries: Sequence[Delivery]) -> Flow:
+        """Queue what `take` returned, all for one caller. EngineDeadError when the engine is gone for good."""
+        flow = Flow(deliveries, self.client.abort)
+        try:
+            for place, delivery in enumerate(deliveries):
+                self.client.add(delivery.taken.request, self._sink(flow, place, delivery))
+        except BaseException:
+            flow.close()
+            raise
+        return flow
+
+    def _sink(self, flow: Flow, place: int, delivery: Delivery) -> Callable[[SequenceUpdate], None]:
+        """What to do with each update of a request."""
+        request_id = delivery.taken.request.request_id
+        last_at = 0.0
+
+        def sink(update: SequenceUpdate) -> None:
+            nonlocal last_at
+            try:
+                output, stopped = delivery.feed(update)
+                if stopped:
+                    self.client.abort(request_id, update.index)
+                now = time.monotonic()
+                if self._watch is not None:
+                    self._watch.on_update(delivery, update, now - last_at if last_at else 0.0)
+                last_at = now
+                if delivery.finished and delivery.error is not None:
+                    flow.fail(EngineGenerateError(f"The request failed: {delivery.error}"))
+                flow.put(place, output, delivery.finished)
+            except Exception as error:  # why: whatever goes wrong with one text must not reach the others
+                _log.exception("A request's output could not be made.")
+                self.client.abort(request_id)
+                flow.fail(EngineGenerateError(f"The output could not be made: {type(error).__name__}."))
+
+        return sink

@@ -1,0 +1,167 @@
+"""What front and engine say to each other, and how it is framed.
+
+    front ── Add, Abort, Reset ──▶ engine        engine ── Ready, News (one a step), Refused, Beat, Failed ──▶ front
+
+A frame is a 4-byte little-endian length and that many bytes of msgpack; the message carries its kind. Does not know:
+sockets, processes. Invariant: only plain data crosses, so nothing read here can run code. Called by: client,
+entrypoints.engine_main.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from vllm.engine.stats import EngineStats
+from vllm.protocol.events import SequenceUpdate
+from vllm.protocol.request import Request, TokenSpan
+from vllm.sampling_params import SamplingParams
+
+_LENGTH = struct.Struct("<I")
+
+
+class Add(msgspec.Struct, tag=True):
+    """A request; with `emitted` (sibling index -> tokens already given) one that is resumed."""
+
+    request_id: str
+    token_ids: tuple[int, ...]
+    sampling: SamplingParams
+    seeds: tuple[int, ...]
+    max_len: int
+    stop_ids: frozenset[int]
+    arrival: float
+    priority: int
+    tenant: str
+    cache_salt: str
+    features: dict[str, object]
+    emitted: dict[int, list[int]] | None = None
+
+    @classmethod
+    def of(cls, request: Request, emitted: Mapping[int, Sequence[int]] | None = None) -> "Add":
+        """The message for a request whose prompt is tokens."""
+        assert all(isinstance(span, TokenSpan) for span in request.spans), "only token prompts cross to the engine"
+        return cls(
+            request_id=request.request_id,
+            token_ids=tuple(request.prompt_token_ids()),
+            sampling=request.sampling,
+            seeds=request.seeds,
+            max_len=request.max_len,
+            stop_ids=request.stop_ids,
+            arrival=request.arrival,
+            priority=request.priority,
+            tenant=request.tenant,
+            cache_salt=request.cache_salt,
+            features=request.features,
+            emitted=None if emitted is None else {index: list(tokens) for index, tokens in emitted.items()},
+        )
+
+    def request(self) -> Request:
+        """The request again."""
+        return Request(
+            request_id=self.request_id,
+            spans=(TokenSpan(self.token_ids),),
+            sampling=self.sampling,
+            seeds=self.seeds,
+            max_len=self.max_len,
+            stop_ids=self.stop_ids,
+            arrival=self.arrival,
+            priority=self.priority,
+            tenant=self.tenant,
+            cache_salt=self.cache_salt,
+            features=self.features,
+        )
+
+
+class Abort(msgspec.Struct, tag=True):
+    """End a request, or one sibling of it."""
+
+    request_id: str
+    index: int | None = None
+
+
+class Reset(msgspec.Struct, tag=True):
+    """Forget every cached prefix."""
+
+
+class Ready(msgspec.Struct, tag=True):
+    """The engine can serve; what the front must know of it."""
+
+    max_model_len: int
+    vocab_size: int
+    max_logprobs: int
+    num_blocks: int
+    block_size: int
+    description: str
+    """What runs and how, in one line."""
+
+
+class News(msgspec.Struct, tag=True):
+    """Everything that one step brought."""
+
+    updates: list[SequenceUpdate]
+    stats: EngineStats
+
+
+class Refused(msgspec.Struct, tag=True):
+    """A request that the engine cannot take, and why."""
+
+    request_id: str
+    why: str
+
+
+class Beat(msgspec.Struct, tag=True):
+    """A sign of life. `step_s` is how long the present step has taken, `cpu_s` the processor time used so far."""
+
+    step_s: float
+    cpu_s: float
+
+
+class Failed(msgspec.Struct, tag=True):
+    """The engine ends; its last words."""
+
+    cause: str
+
+
+Command = Add | Abort | Reset
+Message = Ready | News | Refused | Beat | Failed
+_encode = msgspec.msgpack.Encoder().encode
+_commands = msgspec.msgpack.Decoder(Command)
+_messages = msgspec.msgpack.Decoder(Message)
+
+
+def frame(message: Command | Message) -> bytes:
+    """A whole frame. TypeError for a message with something in it that is no data."""
+    body = _encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+class Frames:
+    """Cuts a byte stream into frames."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Take some more bytes."""
+        self._held += data
+
+    def _bodies(self) -> Iterator[bytes]:
+        start, held = 0, self._held
+        try:
+            while len(held) - start >= _LENGTH.size:
+                end = start + _LENGTH.size + _LENGTH.unpack_from(held, start)[0]
+                if len(held) < end:
+                    return
+                body = bytes(held[start + _LENGTH.size : end])
+                start = end
+                yield body
+        finally:
+            del held[:start]
+
+    def commands(self) -> Iterator[Command]:
+        """Whole commands taken so far."""
+        return map(_commands.decode, self._bodies())
+
+    def messages(self) -> Iterator[Message]:
+        """Whole messages taken so far."""
+        return map(_messages.decode, self._bodies())

@@ -1,0 +1,157 @@
+"""The program of a server's engine process: build from the arguments on stdin, say ready, then commands in, news out.
+
+    socket ─▶ reader thread ─▶ queue ─▶ loop: obey, step ─▶ socket ◀─ beat thread
+
+A failing executor ends the process with its cause, so that the front can start another and resume everybody. Started
+by: engine.client, as `python -m vllm.entrypoints.engine_main FD`. The process ends when its front does.
+"""
+
+import ctypes
+import json
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+
+from vllm.engine.core import Engine
+from vllm.engine.wire import Abort, Add, Beat, Command, Failed, Frames, News, Ready, Refused, frame
+from vllm.protocol.executor import Executor
+from vllm.protocol.step import StepPlan, StepResult
+
+BEAT_S = 1.0
+_PR_SET_PDEATHSIG = 1
+
+
+class Fatal(BaseException):
+    """The executor failed. No `Exception`: the engine would end the running requests with it and go on."""
+
+
+class _Fragile:
+    """An executor whose failures are fatal."""
+
+    def __init__(self, inner: Executor) -> None:
+        self._inner = inner
+
+    def submit(self, plan: StepPlan) -> None:
+        try:
+            self._inner.submit(plan)
+        except Exception as cause:
+            raise Fatal(f"{type(cause).__name__}: {cause}") from cause
+
+    def collect(self) -> StepResult:
+        try:
+            return self._inner.collect()
+        except Exception as cause:
+            raise Fatal(f"{type(cause).__name__}: {cause}") from cause
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class Child:
+    """One engine and its socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._lock = threading.Lock()
+        self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._step_began = 0.0
+
+    def serve(self, engine: Engine) -> None:
+        """Obey and step until the socket closes, which ends the process."""
+        threading.Thread(target=self._read, daemon=True).start()
+        threading.Thread(target=self._beat, daemon=True).start()
+        while True:
+            self._obey(engine)
+            self._step_began = time.monotonic()
+            updates = engine.step() if engine.has_work else []
+            self._step_began = 0.0
+            if updates:
+                self.say(News(updates, engine.stats()))
+
+    def say(self, message: Ready | News | Refused | Beat | Failed) -> None:
+        """Send one message whole."""
+        data = frame(message)
+        with self._lock:
+            self._sock.sendall(data)
+
+    def _obey(self, engine: Engine) -> None:
+        """Carry out the commands that are there; wait for one while there is nothing to do."""
+        while True:
+            try:
+                command = self._inbox.get(block=not engine.has_work)
+            except queue.Empty:
+                return
+            if isinstance(command, Add):
+                try:
+                    engine.add(command.request(), command.emitted)
+                except ValueError as error:
+                    self.say(Refused(command.request_id, str(error)))
+            elif isinstance(command, Abort):
+                engine.abort(command.request_id, command.index)
+            else:
+                engine.reset_prefix_cache()
+
+    def _read(self) -> None:
+        frames = Frames()
+        while data := self._sock.recv(1 << 20):
+            frames.feed(data)
+            for command in frames.commands():
+                self._inbox.put(command)
+        os._exit(0)
+
+    def _beat(self) -> None:
+        while True:
+            began = self._step_began
+            self.say(Beat(time.monotonic() - began if began else 0.0, time.process_time()))
+            time.sleep(BEAT_S)
+
+
+def build(words: dict[str, object]) -> tuple[Engine, Ready]:
+    """The engine for these arguments, and what the front must know. Raises ValueError where it cannot be built."""
+    from vllm.assembly import announce, make_executor, make_plan
+    from vllm.config.args import EngineArgs
+
+    args = EngineArgs.from_mapping(words)
+    _, described, plan = make_plan(args)
+    engine = Engine(plan.scheduler, plan.kv, _Fragile(make_executor(plan, described)))
+    announce(plan)
+    ready = Ready(
+        max_model_len=plan.scheduler.max_model_len,
+        vocab_size=described.decoder.vocab,
+        max_logprobs=args.max_logprobs,
+        num_blocks=plan.kv.num_blocks,
+        block_size=plan.kv.groups[0].block_size,
+        description=f"{plan.architecture} as {plan.worker.dtype} on {plan.worker.device}",
+    )
+    return engine, ready
+
+
+def main() -> None:
+    """Run the engine on the socket whose descriptor is the first argument."""
+    # why: the front decides when the engine ends; Ctrl-C and a service manager's SIGTERM go to the whole group
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # why: a stopped process reads no end of file; the kernel ends it all the same
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    child = Child(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        engine, ready = build(json.loads(sys.stdin.read()))
+        child.say(ready)
+        child.serve(engine)
+    except BaseException as error:  # why: whatever it is, the front must hear it before we go
+        told = isinstance(error, ValueError | Fatal)
+        text = str(error) if told else f"{type(error).__name__}: {error}"
+        if not isinstance(error, ValueError):
+            sys.excepthook(type(error), error, error.__traceback__)
+        try:
+            child.say(Failed(text[:2000]))
+        finally:
+            os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
