@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from vllm.engine.wire import Beat, Command, Failed, Frames, Message, Ready, frame
 from vllm.util import env
@@ -115,8 +115,7 @@ class Child(asyncio.Protocol):
     # ---- asyncio.Protocol --------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # why: uvloop's transports are no subclass of it
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = time.monotonic()

@@ -59,6 +59,11 @@ class EngineClient:
         if self._task is not None:
             await self._task
 
+    async def wait_dead(self) -> None:
+        """Returns when there will be no engine any more."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
     @property
     def is_serving(self) -> bool:
         """Whether there is an engine that can take work now."""

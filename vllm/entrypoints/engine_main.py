@@ -142,6 +142,8 @@ def main() -> None:
         engine, ready = build(json.loads(sys.stdin.read()))
         child.say(ready)
         child.serve(engine)
+    except (BrokenPipeError, ConnectionResetError):
+        os._exit(0)  # why: the front has gone, and nobody is left to tell
     except BaseException as error:  # why: whatever it is, the front must hear it before we go
         told = isinstance(error, ValueError | Fatal)
         text = str(error) if told else f"{type(error).__name__}: {error}"

@@ -10,6 +10,7 @@ import os
 
 # Ours: name -> what it does. A diff of this table is a change of the public surface.
 DECLARED = {
+    "VLLM_API_KEY": "the key that clients of the server must send, when --api-key is not given",
     "VLLM_BATCH_INVARIANT": "1 = deterministic mode, as LLM(deterministic=True)",
     "VLLM_CACHE_ROOT": "folder for compiled kernels and other caches; default XDG_CACHE_HOME/vllm or ~/.cache/vllm",
     "VLLM_CPU_KVCACHE_SPACE": "GiB of KV cache on the CPU; default from need and free memory",

@@ -6,9 +6,9 @@ top). A verb file has NAMES, HELP, add_arguments(parser) and run(arguments) -> e
 Called by: the console script.
 """
 
-import argparse
 import sys
 
+from vllm.config.cli import FlexibleArgumentParser
 from vllm.util.catalog import Catalogue
 from vllm.version import __version__
 
@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     verbs = Catalogue("vllm.entrypoints.cli", "command")
     asked = words[0] if words else ""
-    parser = argparse.ArgumentParser(
+    parser = FlexibleArgumentParser(
         prog="vllm", description="Independent engine for large language models with vLLM's interface."
     )
     parser.add_argument("-v", "--version", action="version", version=__version__)

@@ -1,0 +1,309 @@
+"""A real server with the built-in model: answers, streams, errors, and what it survives."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.support.http_server import KEY, Running, serving, wait_for
+
+PROMPT = "The capital of France is"
+MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
+SAMPLED = {"prompt": PROMPT, "max_tokens": 40, "temperature": 0.9, "seed": 7, "ignore_eos": True}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("server"), "--deterministic", "--served-model-name", "tiny", "also") as it:
+        yield it
+
+
+def texts(answer: dict) -> list[str]:
+    return [choice["text"] for choice in answer["choices"]]
+
+
+def gather(events, part=lambda choice: choice["text"]) -> dict[int, str]:
+    """The text of each choice of a stream."""
+    out: dict[int, str] = {}
+    for event in events:
+        for choice in event["choices"]:
+            out[choice["index"]] = out.get(choice["index"], "") + (part(choice) or "")
+    return out
+
+
+def test_doors(server: Running):
+    assert server.ask("GET", "/health", key=None)[0] == 200
+    assert server.ask("GET", "/ping", key=None)[0] == 200
+    status, models, _ = server.ask("GET", "/v1/models")
+    assert status == 200
+    assert [card["id"] for card in models["data"]] == ["tiny", "also"]
+    assert server.ask("GET", "/v1/models/also")[1]["id"] == "also"
+    assert set(server.ask("GET", "/version")[1]) == {"version"}
+    assert "127.0.0.1" in server.log.read_text()
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/completions", "/metrics", "/tokenize", "/version", "//v1/models"])
+def test_a_key_is_needed(server: Running, path: str):
+    method = "POST" if path in ("/v1/completions", "/tokenize") else "GET"
+    for key in (None, "wrong", KEY[:-1], KEY + "x"):
+        status, answer, _ = server.ask(method, path, b"{}" if method == "POST" else None, key=key)
+        assert status == (404 if path.startswith("//") else 401), answer
+
+
+def test_prompts_of_all_forms(server: Running):
+    ids = server.post("/tokenize", prompt=PROMPT)["tokens"]
+    assert server.post("/detokenize", tokens=ids)["prompt"] == PROMPT
+    asked = {"max_tokens": 6, "temperature": 0}
+    [alone] = texts(server.post("/v1/completions", prompt=PROMPT, **asked))
+    assert " Paris" in alone
+    for prompt in ([PROMPT, PROMPT], [ids, ids]):
+        assert texts(server.post("/v1/completions", prompt=prompt, **asked)) == [alone, alone]
+    whole = server.post("/v1/completions", prompt=ids, echo=True, **asked)
+    assert texts(whole) == [PROMPT + alone]
+    assert whole["usage"]["prompt_tokens"] == len(ids)
+    assert whole["model"] == "tiny"
+
+
+def test_echo_with_logprobs_scores_the_prompt(server: Running):
+    answer = server.post("/v1/completions", prompt=PROMPT, echo=True, max_tokens=0, logprobs=1, temperature=0)
+    scored = answer["choices"][0]["logprobs"]
+    assert "".join(scored["tokens"]) == PROMPT == texts(answer)[0]
+    assert scored["token_logprobs"][0] is None
+    assert all(value <= 0 for value in scored["token_logprobs"][1:])
+    assert all(len(top) in (1, 2) for top in scored["top_logprobs"][1:])
+    assert scored["text_offset"] == [PROMPT.index(token) for token in scored["tokens"]]
+    assert answer["usage"]["completion_tokens"] == 0
+
+
+def test_a_stream_is_the_whole(server: Running):
+    for extra in ({}, {"n": 3}, {"stop": [" a"]}, {"echo": True, "logprobs": 2}):
+        asked = {**SAMPLED, **extra}
+        whole = server.post("/v1/completions", **asked)
+        events = list(server.stream("/v1/completions", **asked, stream_options={"include_usage": True}))
+        assert gather(events) == dict(enumerate(texts(whole)))
+        assert events[-1]["choices"] == []
+        assert events[-1]["usage"]["completion_tokens"] == whole["usage"]["completion_tokens"]
+        ends = {c["index"]: c["finish_reason"] for e in events for c in e["choices"] if c["finish_reason"]}
+        assert ends == {c["index"]: c["finish_reason"] for c in whole["choices"]}
+        if "logprobs" in extra:
+            pieces = [token for e in events for c in e["choices"] for token in c["logprobs"]["tokens"]]
+            assert pieces == whole["choices"][0]["logprobs"]["tokens"]
+
+
+def test_chat(server: Running):
+    asked = {"messages": MESSAGES, "max_tokens": 20, "temperature": 0, "logprobs": True, "top_logprobs": 2}
+    whole = server.post("/v1/chat/completions", **asked)
+    [choice] = whole["choices"]
+    assert "Paris" in choice["message"]["content"]
+    assert choice["message"]["role"] == "assistant"
+    assert choice["finish_reason"] == "stop"
+    assert all(len(token["top_logprobs"]) == 2 for token in choice["logprobs"]["content"])
+    events = list(server.stream("/v1/chat/completions", **asked, stream_options={"continuous_usage_stats": True}))
+    assert gather(events, lambda c: c["delta"].get("content")) == {0: choice["message"]["content"]}
+    assert events[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert events[-1]["usage"] == whole["usage"]
+    streamed = [
+        token for e in events if e["choices"][0]["logprobs"] for token in e["choices"][0]["logprobs"]["content"]
+    ]
+    assert streamed == choice["logprobs"]["content"]
+
+
+def test_tools_are_shown_and_never_half_promised(server: Running):
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+    asked = {"messages": MESSAGES, "max_tokens": 4, "tools": [tool]}
+    status, answer, headers = server.ask("POST", "/v1/chat/completions", asked)
+    assert (status, headers["x-tool-calls"]) == (200, "left as text")
+    bare = server.post("/v1/chat/completions", messages=MESSAGES, max_tokens=4)
+    assert answer["usage"]["prompt_tokens"] > bare["usage"]["prompt_tokens"]
+    status, answer, _ = server.ask("POST", "/v1/chat/completions", {**asked, "tool_choice": "required"})
+    assert (status, answer["error"]["param"]) == (400, "tool_choice")
+
+
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "param"),
+    [
+        (COMPLETIONS, b"{", 400, None),
+        (COMPLETIONS, b"[]", 400, None),
+        (COMPLETIONS, b"[" * 100_000, 400, None),
+        (COMPLETIONS, b"\xff", 400, None),
+        (COMPLETIONS, {}, 400, "prompt"),
+        (COMPLETIONS, {"prompt": 5}, 400, "prompt"),
+        (COMPLETIONS, {"prompt": ""}, 400, "prompt"),
+        (COMPLETIONS, {"prompt": []}, 400, "prompt"),
+        (COMPLETIONS, {"prompt": [[]]}, 400, "prompts[0]"),
+        (COMPLETIONS, {"prompt": [-1]}, 400, "prompt"),
+        (COMPLETIONS, {"prompt": [10**9]}, 400, "prompt_token_ids"),
+        (COMPLETIONS, {"prompt": ["a"] * 1025}, 400, "prompt"),
+        (COMPLETIONS, {"prompt": "a " * 5000}, 400, "prompt"),
+        (COMPLETIONS, {"prompt": "a", "temperature": "hot"}, 400, "temperature"),
+        (COMPLETIONS, {"prompt": "a", "temperature": 3}, 400, "temperature"),
+        (COMPLETIONS, {"prompt": "a", "top_p": 0}, 400, "top_p"),
+        (COMPLETIONS, {"prompt": "a", "n": 0}, 400, "n"),
+        (COMPLETIONS, {"prompt": "a", "n": 10**6}, 400, "n"),
+        (COMPLETIONS, {"prompt": "a", "max_tokens": -1}, 400, "max_tokens"),
+        (COMPLETIONS, {"prompt": "a", "logprobs": 1000}, 400, "logprobs"),
+        (COMPLETIONS, {"prompt": "a", "logit_bias": {"x": 1}}, 400, "logit_bias"),
+        (COMPLETIONS, {"prompt": "a", "suffix": "b"}, 400, "suffix"),
+        (COMPLETIONS, {"prompt": "a", "best_of": 4}, 400, "best_of"),
+        (COMPLETIONS, {"prompt": "a", "structured_outputs": {"regex": "a"}}, 400, "structured_outputs"),
+        (COMPLETIONS, {"prompt": "a", "response_format": {"type": "json_object"}}, 400, "response_format"),
+        (COMPLETIONS, {"prompt": "a", "model": "gpt-4"}, 404, "model"),
+        (COMPLETIONS, b" " * (33 * 2**20), 413, None),
+        (CHAT, {"messages": []}, 400, "messages"),
+        (CHAT, {"messages": ["hi"]}, 400, "messages.0"),
+        (CHAT, {"messages": [{"content": "hi"}]}, 400, "messages[0].role"),
+        (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "messages[0].content[0]"),
+        (CHAT, {"messages": MESSAGES, "top_logprobs": 2}, 400, "top_logprobs"),
+        (CHAT, {"messages": MESSAGES, "chat_template": "{{1}}"}, 400, "chat_template"),
+        (CHAT, {"messages": MESSAGES, "modalities": ["audio"]}, 400, "modalities"),
+        ("/detokenize", {"tokens": [10**9]}, 400, "tokens"),
+        ("/tokenize", {}, 400, "prompt"),
+        ("/v1/nothing", {}, 404, None),
+    ],
+)
+def test_bad_requests_are_told_what_is_wrong(server: Running, path: str, body: object, status: int, param: str | None):
+    got, answer, _ = server.ask("POST", path, body)
+    assert (got, answer["error"]["param"]) == (status, param), answer
+    assert len(answer["error"]["message"]) < 400
+    assert "site-packages" not in answer["error"]["message"]
+    if status == 404 and param == "model":
+        assert "'tiny', 'also'" in answer["error"]["message"]
+
+
+def test_unknown_fields_are_named(server: Running):
+    status, _, headers = server.ask("POST", COMPLETIONS, {"prompt": "a", "max_tokens": 1, "temprature": 1, "user": "u"})
+    assert (status, headers["x-ignored-fields"]) == (200, "temprature")
+
+
+def test_a_head_without_end_is_cut(server: Running):
+    import http.client
+
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    try:
+        with pytest.raises((http.client.HTTPException, OSError, AssertionError)):
+            connection.request("GET", "/health", headers={f"x-{i}": "y" * 1000 for i in range(1000)})
+            assert connection.getresponse().status != 400
+    finally:
+        connection.close()
+    assert server.ask("GET", "/health")[0] == 200
+
+
+def test_many_at_once_are_as_alone(server: Running):
+    asked = [{**SAMPLED, "seed": seed, "stream": seed % 2 == 1} for seed in range(8)]
+    alone = [texts(server.post(COMPLETIONS, **{**one, "stream": False}))[0] for one in asked]
+    assert len(set(alone)) > 4
+
+    def run(one: dict) -> str:
+        return (
+            gather(server.stream(COMPLETIONS, **one))[0] if one["stream"] else texts(server.post(COMPLETIONS, **one))[0]
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(run, asked)) == alone
+
+
+def test_a_client_that_leaves_frees_its_place(server: Running):
+    events = server.stream(COMPLETIONS, prompt=PROMPT, max_tokens=4000, ignore_eos=True, temperature=1)
+    next(events)
+    wait_for(lambda: server.metric("vllm:num_requests_running") == 1, 5, "a running request")
+    events.close()
+    wait_for(lambda: server.metric("vllm:num_requests_running") == 0, 5, "the end of a left stream")
+
+    leaving = threading.Thread(target=leave_early, args=(server,))
+    leaving.start()
+    wait_for(lambda: server.metric("vllm:num_requests_running") == 2, 5, "two running sequences")
+    leaving.join()
+    wait_for(lambda: server.metric("vllm:num_requests_running") == 0, 5, "the end of a left answer")
+
+
+def leave_early(server: Running) -> None:
+    import http.client
+    import json
+
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=1)
+    body = {"prompt": PROMPT, "max_tokens": 4000, "ignore_eos": True, "n": 2}
+    connection.request("POST", COMPLETIONS, json.dumps(body), {"Authorization": f"Bearer {KEY}"})
+    with pytest.raises(TimeoutError):
+        connection.getresponse()
+    connection.close()
+
+
+def test_a_killed_engine_loses_and_doubles_nothing(server: Running):
+    asked = [
+        {**SAMPLED, "max_tokens": 120, "n": 2},
+        {**SAMPLED, "max_tokens": 120, "temperature": 0},
+        {**SAMPLED, "max_tokens": 120, "logprobs": 1, "seed": 3, "stop": ["zebra"]},
+    ]
+    undisturbed = [dict(enumerate(texts(server.post(COMPLETIONS, **one)))) for one in asked]
+    engine = server.engine_pid()
+    num_seen, may_kill = [0], threading.Event()
+
+    def stream(one: dict) -> dict[int, str]:
+        def counted():
+            for event in server.stream(COMPLETIONS, **one):
+                num_seen[0] += 1
+                if num_seen[0] > 60:
+                    may_kill.set()
+                yield event
+
+        return gather(counted())
+
+    def whole(one: dict) -> dict[int, str]:
+        return dict(enumerate(texts(server.post(COMPLETIONS, **one))))
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(stream, one) for one in asked] + [pool.submit(whole, one) for one in asked]
+        assert may_kill.wait(30)
+        os.kill(engine, signal.SIGKILL)
+        wait_for(lambda: server.ask("GET", "/health")[0] == 503, 3, "an honest health check")
+        late = pool.submit(whole, asked[1])  # waits for the next engine
+        assert [answer.result(60) for answer in answers] == undisturbed * 2
+        assert late.result(60) == undisturbed[1]
+    assert server.engine_pid() != engine
+    assert "killed by signal 9" in server.log.read_text()
+
+
+def test_sigterm_lets_open_streams_finish(server: Running):
+    """The last test of this server."""
+    engine = server.engine_pid()
+    events = server.stream(COMPLETIONS, **{**SAMPLED, "max_tokens": 200})
+    first = next(events)
+    server.process.send_signal(signal.SIGTERM)
+    assert len(gather([first, *events])[0]) > 200
+    assert server.process.wait(20) == 0
+    wait_for(lambda: not Path(f"/proc/{engine}").exists(), 5, "the engine's end")
+    assert "The server has ended" in server.log.read_text().splitlines()[-1]
+
+
+def test_what_stops_a_start_is_one_line(tmp_path: Path):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = start("--port", port)
+    assert done.returncode != 0
+    assert done.stderr.count("\n") == 1
+    assert f"127.0.0.1:{port}" in done.stderr
+    done = start("--port", "0", "--model", str(tmp_path))
+    assert done.returncode != 0
+    assert str(tmp_path) in done.stderr
+    assert "Traceback" not in done.stderr
+    done = start("--port", "0", "--enable-auto-tool-choice")
+    assert done.returncode != 0
+    assert "--enable-auto-tool-choice is not accepted" in done.stderr
+
+
+def start(*flags: str) -> subprocess.CompletedProcess:
+    """Run the server as vLLM's users start it, until it ends."""
+    words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60)

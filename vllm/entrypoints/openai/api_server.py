@@ -1,0 +1,149 @@
+"""The server as a program: `vllm serve` and `python -m vllm.entrypoints.openai.api_server`.
+
+    bind ─▶ HTTP answers 503 ─▶ model found, engine ready ─▶ serve ─▶ SIGTERM: finish what is open ─▶ end
+
+Does not know: routes, texts. Invariants: the port is taken before anything is loaded; what stops the server is the last
+line of its log, and then the exit status is not 0; no child outlives it. Called by: cli/serve.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING
+
+from vllm.config.args import EngineArgs
+from vllm.config.cli import FlexibleArgumentParser, add_section
+from vllm.config.server import ServerArgs
+from vllm.config.server_compat import add_server_others, judge_server_others
+from vllm.errors import EngineDeadError, ValidationError
+from vllm.util import env
+from vllm.util.log import get_logger
+
+if TYPE_CHECKING:
+    from vllm.entrypoints.openai.state import Server
+
+_log = get_logger("vllm.server")
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Every flag of the server and of the engine."""
+    add_section(parser, ServerArgs)
+    EngineArgs.add_cli_args(parser)
+    add_server_others(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until a signal or the engine's end; returns the exit status. Raises ValueError for a bad argument."""
+    judge_server_others(arguments, _log)
+    given = vars(arguments)
+    args = ServerArgs(**{f.name: given[f.name] for f in fields(ServerArgs)})
+    key = env.text("VLLM_API_KEY")
+    if not args.api_key and key is not None:
+        args = replace(args, api_key=(key,))
+    engine_args = EngineArgs.from_cli_args(arguments)
+    if callable(engine_args.hf_overrides):
+        raise ValidationError("hf_overrides must be JSON here.", field="hf_overrides")
+    with _listen(args) as sock:
+        try:
+            import uvloop
+        except ImportError:
+            return asyncio.run(_serve(engine_args, args, sock))
+        return uvloop.run(_serve(engine_args, args, sock))
+
+
+def _listen(args: ServerArgs) -> socket.socket:
+    """The listening socket. ValidationError when the address cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            args.host, args.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValidationError(
+            f"cannot listen on {args.host}:{args.port}: {reason}.", field="port", remedy="Choose another with --port."
+        ) from None
+    return sock
+
+
+async def _serve(engine_args: EngineArgs, args: ServerArgs, sock: socket.socket) -> int:
+    """Answer HTTP at once, with 503 until the engine is ready."""
+    from vllm.engine.front import Front
+    from vllm.entrypoints.openai.app import make_app
+    from vllm.entrypoints.openai.http import make_server
+    from vllm.entrypoints.openai.metrics import Metrics
+    from vllm.entrypoints.openai.state import Server
+
+    name = (engine_args.served_model_name or (engine_args.model or "builtin",))[0]
+    metrics = Metrics(name)
+    front = Front(engine_args, metrics)
+    server = Server(engine_args, args, front, metrics)
+    try:
+        http = make_server(make_app(server), args)
+        http.config.load()
+    except (OSError, ValueError) as error:
+        _log.error("The server cannot start: %s", error)
+        return 1
+
+    def on_signal() -> None:
+        http.force_exit = http.should_exit  # why: the second one is meant
+        http.should_exit = server.is_draining = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    starting = asyncio.create_task(_start(server, sock))
+    answering = asyncio.create_task(http.serve(sockets=[sock]))
+    try:
+        await asyncio.wait({starting, answering}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            return 0
+        starting.result()
+        engine = asyncio.create_task(front.client.wait_dead())
+        await asyncio.wait({engine, answering}, return_when=asyncio.FIRST_COMPLETED)
+        if answering.done():
+            engine.cancel()
+            return 0
+        raise EngineDeadError(front.client.dead)
+    except (OSError, ValueError, EngineDeadError) as error:
+        http.should_exit = True
+        await answering
+        _log.error("The server ends: %s", error)
+        return 1
+    finally:
+        starting.cancel()
+        await front.stop()
+        with contextlib.suppress(asyncio.CancelledError, OSError, ValueError, EngineDeadError):
+            await starting
+        _log.info("The server has ended.")
+
+
+async def _start(server: "Server", sock: socket.socket) -> None:
+    """Bring the engine up and say where it answers."""
+    host, port = sock.getsockname()[:2]
+    scheme = "https" if server.args.ssl_certfile else "http"
+    _log.info("Listening on %s://%s:%d, which answers 503 until the engine is ready.", scheme, host, port)
+    await server.front.start()
+    server.metrics.on_ready(server.front.model.ready)
+    _log.info("Ready: %s://%s:%d/v1 serves %s.", scheme, host, port, ", ".join(server.names))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m vllm.entrypoints.openai.api_server --model X`; returns the exit status."""
+    parser = FlexibleArgumentParser(prog="api_server", description="Serve a model over HTTP, with OpenAI's API.")
+    add_server_arguments(parser)
+    try:
+        return run(parser.parse_args(argv))
+    except ValueError as error:
+        print(f"api_server: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

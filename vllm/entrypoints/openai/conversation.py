@@ -1,0 +1,57 @@
+"""Messages of a request as token ids, through the model's chat template.
+
+Does not know: what is generated. Invariant: a template is a program of somebody else's, so it runs in a thread, under
+the sandbox's limits. Called by: routes/chat, routes/tokenize.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from vllm.chat.template import render
+from vllm.entrypoints.openai.schemas import Tool
+from vllm.entrypoints.openai.state import Server
+
+
+class Conversation(Protocol):
+    """The fields that both routes have."""
+
+    @property
+    def messages(self) -> Any: ...
+
+    @property
+    def tools(self) -> Sequence[Tool] | None: ...
+
+    @property
+    def add_generation_prompt(self) -> bool: ...
+
+    @property
+    def continue_final_message(self) -> bool: ...
+
+    @property
+    def chat_template_kwargs(self) -> dict[str, Any] | None: ...
+
+    @property
+    def add_special_tokens(self) -> bool | None: ...
+
+
+async def conversation_ids(server: Server, body: Conversation, **variables: Any) -> tuple[str, list[int]]:
+    """(text, ids) of the prompt. Raises ChatTemplateError; one for a model without a template names --chat-template."""
+    tokenizer = server.tokenizer
+    tools = [tool.model_dump(exclude_none=True) for tool in body.tools or ()] or None
+
+    def make() -> tuple[str, list[int]]:
+        text = render(
+            tokenizer,
+            body.messages,
+            tools=tools,
+            chat_template=server.engine_args.chat_template,
+            add_generation_prompt=body.add_generation_prompt,
+            continue_final_message=body.continue_final_message,
+            content_format=server.args.chat_template_content_format,
+            **{**variables, **(body.chat_template_kwargs or {})},
+        )
+        # why: a template writes its own special tokens
+        return text, tokenizer.encode(text, add_special_tokens=bool(body.add_special_tokens))
+
+    return await asyncio.to_thread(make)

@@ -1,0 +1,77 @@
+"""Errors as OpenAI's clients expect them: {"error": {message, type, param, code}} with the right status.
+
+Invariant: a client learns what is wrong with its request and nothing of our insides. Called by: app, routes, stream.
+"""
+
+import msgspec
+from pydantic import ValidationError as SchemaError
+from starlette.responses import Response
+
+from vllm.errors import EngineDeadError, EngineGenerateError, RefusedError, ValidationError, VllmError
+
+_TYPES = {
+    400: "BadRequestError",
+    401: "AuthenticationError",
+    404: "NotFoundError",
+    405: "MethodNotAllowed",
+    413: "RequestTooLargeError",
+    500: "InternalServerError",
+    503: "ServiceUnavailableError",
+}
+RETRY_S = "2"
+"""What Retry-After says: about the time of a restart."""
+
+
+class HttpError(Exception):
+    """An answer other than success."""
+
+    def __init__(self, status: int, message: str, param: str | None = None, headers: dict[str, str] | None = None):
+        super().__init__(message)
+        self.status, self.message, self.param = status, message, param
+        self.headers = {**({"retry-after": RETRY_S} if status == 503 else {}), **(headers or {})}
+
+    def body(self) -> bytes:
+        """The JSON of it."""
+        kind = _TYPES.get(self.status, "InternalServerError")
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.status}
+        return msgspec.json.encode({"error": error})
+
+    def response(self) -> Response:
+        """The whole answer."""
+        return Response(self.body(), self.status, self.headers, "application/json")
+
+
+def as_http(error: Exception) -> HttpError:
+    """Any exception of a request as the answer it gets."""
+    if isinstance(error, HttpError):
+        return error
+    if isinstance(error, SchemaError):
+        return _of_schema(error)
+    if isinstance(error, ValidationError):
+        return HttpError(400, str(error), error.field)
+    if isinstance(error, EngineDeadError):
+        return HttpError(503, "The engine has stopped.")
+    if isinstance(error, EngineGenerateError):
+        return HttpError(500, str(error))
+    if isinstance(error, VllmError) and isinstance(error, ValueError):
+        return HttpError(400, str(error))
+    return HttpError(500, "The server failed on this request; its log says more.")
+
+
+def refused(field: str, why: str) -> RefusedError:
+    """A field that we know and cannot serve."""
+    return RefusedError(f"{field} is not supported: {why}.", field=field)
+
+
+def _of_schema(error: SchemaError) -> HttpError:
+    """The first complaint of pydantic, without the value (it may be long, or secret)."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"] if not _is_union_arm(part))
+    if first["type"] == "json_invalid":
+        return HttpError(400, f"The body is not JSON: {first['msg']}.")
+    return HttpError(400, f"{place or 'the body'}: {first['msg']}.", place or None)
+
+
+def _is_union_arm(part: int | str) -> bool:
+    """Whether a part of a location names an alternative of a type and no field."""
+    return isinstance(part, str) and (part in ("str", "int", "float", "bool") or "[" in part or "-" in part)

@@ -1,0 +1,111 @@
+"""Counts for Prometheus, under vLLM's names, so that existing dashboards work.
+
+The engine counts from its own start; totals here go on over a restart. Does not know: HTTP, texts. Called by: front
+(through on_stats and on_update), routes/metrics.
+"""
+
+import time
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from vllm.engine.deliver import Delivery
+from vllm.engine.stats import EngineStats
+from vllm.engine.wire import Ready
+from vllm.protocol.events import SequenceUpdate
+
+_SHORT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640)
+_GAPS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)
+_LONG = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
+_TOKENS = tuple(m * 10**e for e in range(6) for m in (1, 2, 5))
+_LABELS = ("model_name", "engine")
+
+
+class Metrics:
+    """The counts of one server."""
+
+    def __init__(self, model_name: str) -> None:
+        self.registry = CollectorRegistry()
+        self._values = (model_name, "0")
+        self._last = EngineStats(0, 0, 0.0, 0, 0, 0, 0, 0, 0)
+        self._running = self._gauge("num_requests_running", "Sequences that run")
+        self._waiting = self._gauge("num_requests_waiting", "Sequences that wait")
+        self._kv = self._gauge("kv_cache_usage_perc", "Part of the KV cache in use, 0 to 1")
+        self._queried = self._counter("prefix_cache_queries", "Tokens looked up in the prefix cache")
+        self._hit = self._counter("prefix_cache_hits", "Tokens found in the prefix cache")
+        self._preempted = self._counter("num_preemptions", "Sequences that lost their place")
+        self._prompt = self._counter("prompt_tokens", "Prompt tokens taken in")
+        self._generated = self._counter("generation_tokens", "Tokens generated")
+        self._success = Counter(
+            "vllm:request_success",
+            "Requests that ended, by reason",
+            [*_LABELS, "finished_reason"],
+            registry=self.registry,
+        )
+        self._ttft = self._histogram("time_to_first_token_seconds", "Arrival to first token", _SHORT)
+        self._gap = self._histogram("inter_token_latency_seconds", "Time between outputs of a request", _GAPS)
+        self._e2e = self._histogram("e2e_request_latency_seconds", "Arrival to last token", _LONG)
+        self._queue = self._histogram("request_queue_time_seconds", "Arrival to first step", _LONG)
+        self._prefill = self._histogram("request_prefill_time_seconds", "First step to first token", _LONG)
+        self._decode = self._histogram("request_decode_time_seconds", "First to last token", _LONG)
+        self._num_prompt = self._histogram("request_prompt_tokens", "Prompt tokens of a request", _TOKENS)
+        self._num_generated = self._histogram("request_generation_tokens", "Tokens of a request", _TOKENS)
+        self._n = self._histogram("request_params_n", "n of a request", (1, 2, 5, 10, 20))
+
+    def text(self) -> bytes:
+        """The page that Prometheus reads."""
+        return generate_latest(self.registry)
+
+    def on_ready(self, ready: Ready) -> None:
+        """What the cache is."""
+        names = ("block_size", "num_gpu_blocks", "engine")
+        gauge = Gauge("vllm:cache_config_info", "The KV cache", names, registry=self.registry)
+        gauge.labels(str(ready.block_size), str(ready.num_blocks), "0").set(1)
+
+    def on_stats(self, stats: EngineStats) -> None:
+        """The engine's own counts, once a step."""
+        last = self._last if stats.num_steps >= self._last.num_steps else EngineStats(0, 0, 0.0, 0, 0, 0, 0, 0, 0)
+        self._running.set(stats.num_running)
+        self._waiting.set(stats.num_waiting)
+        self._kv.set(stats.kv_usage)
+        for counter, new, old in (
+            (self._queried, stats.num_prefix_queried, last.num_prefix_queried),
+            (self._hit, stats.num_prefix_hit, last.num_prefix_hit),
+            (self._preempted, stats.num_preempted, last.num_preempted),
+        ):
+            if new > old:
+                counter.inc(new - old)
+        self._last = stats
+
+    def on_update(self, delivery: Delivery, update: SequenceUpdate, gap_s: float) -> None:
+        """News of one request, after its Delivery has taken them in."""
+        m = delivery.metrics
+        if update.token_ids:
+            self._generated.inc(len(update.token_ids))
+            if m.num_generation_tokens == len(update.token_ids):
+                self._prompt.inc(len(delivery.taken.prompt_token_ids))
+                self._ttft.observe(max(0.0, time.monotonic() - m.queued_ts))
+            elif gap_s > 0:
+                self._gap.observe(gap_s)
+        if not delivery.finished:
+            return
+        reason = update.finish_reason or "stop"
+        self._success.labels(*self._values, reason).inc()
+        self._num_prompt.observe(len(delivery.taken.prompt_token_ids))
+        self._num_generated.observe(m.num_generation_tokens)
+        self._n.observe(delivery.params.n)
+        self._e2e.observe(max(0.0, time.monotonic() - m.queued_ts))
+        if m.first_token_ts:
+            self._queue.observe(max(0.0, m.scheduled_ts - m.queued_ts))
+            self._prefill.observe(max(0.0, m.first_token_ts - m.scheduled_ts))
+            self._decode.observe(max(0.0, m.last_token_ts - m.first_token_ts))
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"vllm:{name}", text, _LABELS, registry=self.registry).labels(*self._values)
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(f"vllm:{name}", text, _LABELS, registry=self.registry).labels(*self._values)
+
+    def _histogram(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
+        made = Histogram(f"vllm:{name}", text, _LABELS, registry=self.registry, buckets=buckets)
+        return made.labels(*self._values)

@@ -1,0 +1,174 @@
+"""Chat completions: a conversation goes on by one message.
+
+Tools are shown to the model through its template; what it writes to call one stays text until formats are built, and a
+response header says so. Invariant: a stream's pieces put together are the whole answer.
+"""
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from vllm.engine.front import Flow
+from vllm.entrypoints.openai.conversation import conversation_ids
+from vllm.entrypoints.openai.errors import HttpError, refused
+from vllm.entrypoints.openai.generate import answer_id, open_flow
+from vllm.entrypoints.openai.logprobs import chat_logprobs, prompt_logprobs
+from vllm.entrypoints.openai.params import sampling_params
+from vllm.entrypoints.openai.schemas import ChatRequest
+from vllm.entrypoints.openai.state import Server, read
+from vllm.entrypoints.openai.stream import DONE, EventStream, unless_gone
+from vllm.entrypoints.openai.usage import Usage
+from vllm.inputs import TokensPrompt
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import SamplingParams
+
+NAMES = ("/v1/chat/completions",)
+METHODS = ("POST",)
+IS_OPEN = False
+NEEDS_ENGINE = True
+_json = msgspec.json.Encoder().encode
+_UNPARSED = {"x-tool-calls": "left as text"}
+
+
+async def answer(request: Request, server: Server) -> Response | EventStream | None:
+    """One answer, whole or streamed."""
+    body = await read(request, ChatRequest)
+    server.check_model(body.model)
+    headers = server.unknown(body.unknown_fields(), ChatRequest)
+    headers |= _check_tools(body)
+    params = _params(body, server)
+    variables = {} if body.reasoning_effort is None else {"reasoning_effort": body.reasoning_effort}
+    text, ids = await conversation_ids(server, body, **variables)
+    prompt = TokensPrompt(prompt=text, prompt_token_ids=ids)
+    flow = await open_flow(server, body, [prompt], params, special=False)
+    made = _Answer(body, server, flow, answer_id("chatcmpl", body, request))
+    if body.stream:
+        return await EventStream.begun(request, made.events(), headers)
+    whole = await unless_gone(request, made.whole())
+    return None if whole is None else Response(_json(whole), headers=headers, media_type="application/json")
+
+
+def _check_tools(body: ChatRequest) -> dict[str, str]:
+    """Refuse what would need the answer to be a tool call; headers that say what becomes of one."""
+    if body.tool_choice not in (None, "none", "auto"):
+        raise refused("tool_choice", "an answer cannot be made to be a tool call yet; 'auto' and 'none' are")
+    if body.tool_choice == "none":
+        body.tools = None
+    return _UNPARSED if body.tools else {}
+
+
+def _params(body: ChatRequest, server: Server) -> SamplingParams:
+    if body.top_logprobs and not body.logprobs:
+        raise HttpError(400, "top_logprobs needs logprobs to be true.", "top_logprobs")
+    if body.echo:
+        raise refused("echo", "a chat answer does not repeat its conversation")
+    return sampling_params(
+        body,
+        server.front.model.default_sampling,
+        max_tokens=body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens,
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        prompt_logprobs=body.prompt_logprobs,
+    )
+
+
+@dataclass(slots=True)
+class _Answer:
+    """One answer in the making."""
+
+    body: ChatRequest
+    server: Server
+    flow: Flow
+    id: str
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.server.now(),
+            "model": self.body.model or self.server.names[0],
+        }
+
+    def _logprobs(self, c: CompletionOutput) -> dict[str, Any] | None:
+        if not self.body.logprobs:
+            return None
+        as_ids = bool(self.body.return_tokens_as_token_ids)
+        return chat_logprobs(c.token_ids, c.logprobs or (), self.body.top_logprobs or 0, as_ids)
+
+    def _role(self) -> str:
+        last = self.body.messages[-1].get("role")
+        return str(last) if self.body.continue_final_message and last else "assistant"
+
+    def _rest(self, c: CompletionOutput) -> dict[str, Any]:
+        """The fields that a choice has in both forms."""
+        rest: dict[str, Any] = {
+            "logprobs": self._logprobs(c),
+            "finish_reason": c.finish_reason,
+            "stop_reason": c.stop_reason,
+        }
+        if self.body.return_token_ids:
+            rest["token_ids"] = list(c.token_ids)
+        return rest
+
+    async def whole(self) -> Mapping[str, Any]:
+        """The answer in one piece."""
+        usage = Usage(list(self.flow.deliveries))
+        choices: list[dict[str, Any]] = []
+        last: RequestOutput | None = None
+        try:
+            async for batch in self.flow:
+                for place, output in batch:
+                    last = output
+                    for c in output.outputs:
+                        usage.note(place, output, len(c.token_ids))
+                        message = {"role": self._role(), "content": c.text, "refusal": None}
+                        choices.append({"index": c.index, "message": message, **self._rest(c)})
+        finally:
+            self.flow.close()
+        out = {**self._head("chat.completion"), "choices": choices, "usage": usage.as_dict()}
+        if last is not None and self.body.prompt_logprobs is not None:
+            out["prompt_logprobs"] = prompt_logprobs(last.prompt_logprobs)
+        if last is not None and self.body.return_token_ids:
+            out["prompt_token_ids"] = last.prompt_token_ids
+        return out
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """The answer in server-sent events: those of one step come in one piece."""
+        options = self.body.stream_options
+        ends_with_usage = self.server.args.enable_force_include_usage or bool(options and options.include_usage)
+        with_usage = bool(options and options.continuous_usage_stats)
+        usage = Usage(list(self.flow.deliveries))
+        head = b"data: " + _json(self._head("chat.completion.chunk"))[:-1] + b',"choices":['
+        begun: set[int] = set()
+        try:
+            async for batch in self.flow:
+                pieces = []
+                for place, output in batch:
+                    for c in output.outputs:
+                        if not c.text and not c.token_ids and c.finish_reason is None:
+                            continue
+                        usage.note(place, output, len(c.token_ids))
+                        tail = b',"usage":' + _json(usage.as_dict()) if with_usage else b""
+                        if c.index not in begun:
+                            begun.add(c.index)
+                            delta = {"role": self._role(), "content": ""}
+                            opening = {"index": c.index, "delta": delta, "logprobs": None, "finish_reason": None}
+                            pieces.append(head + _json(opening) + b"]" + tail + b"}\n\n")
+                        pieces.append(head + self._delta(c) + b"]" + tail + b"}\n\n")
+                if pieces:
+                    yield b"".join(pieces)
+            if ends_with_usage:
+                yield head + b'],"usage":' + _json(usage.as_dict()) + b"}\n\n"
+            yield DONE
+        finally:
+            self.flow.close()
+
+    def _delta(self, c: CompletionOutput) -> bytes:
+        """What is new of one choice, as JSON; nearly all are nothing but text."""
+        if self.body.logprobs or c.finish_reason is not None or self.body.return_token_ids:
+            delta = {"content": c.text} if c.text else {}
+            return _json({"index": c.index, "delta": delta, **self._rest(c)})
+        return b'{"index":%d,"delta":{"content":%b},"logprobs":null,"finish_reason":null}' % (c.index, _json(c.text))

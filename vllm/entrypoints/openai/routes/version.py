@@ -1,0 +1,17 @@
+"""Which version answers."""
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from vllm.entrypoints.openai.state import Server
+from vllm.version import __version__
+
+NAMES = ("/version",)
+METHODS = ("GET",)
+IS_OPEN = False
+NEEDS_ENGINE = False
+
+
+async def answer(request: Request, server: Server) -> Response:
+    """The version."""
+    return JSONResponse({"version": __version__})

@@ -1,0 +1,106 @@
+"""What every route of one server shares: the front, the arguments, the counts, and the rules that hold on all routes.
+
+Called by: app makes it, routes read it.
+"""
+
+import hashlib
+import hmac
+import time
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect, Request
+
+from vllm.config.args import EngineArgs
+from vllm.config.server import ServerArgs
+from vllm.engine.front import Front
+from vllm.entrypoints.openai.errors import HttpError
+from vllm.entrypoints.openai.metrics import Metrics
+from vllm.errors import RefusedError, nearest
+
+MAX_BODY = 32 * 2**20
+"""Most bytes of a request's body."""
+Body = TypeVar("Body", bound=BaseModel)
+
+
+@dataclass(slots=True)
+class Server:
+    """One server."""
+
+    engine_args: EngineArgs
+    args: ServerArgs
+    front: Front
+    metrics: Metrics
+    created: int = field(default_factory=lambda: int(time.time()))
+    is_draining: bool = False
+    num_requests: int = 0
+    """Answers in the making."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that the model is served under; answers carry the first."""
+        return self.engine_args.served_model_name or (self.engine_args.model or "builtin",)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer. RefusedError when it was left out."""
+        if self.front.model.tokenizer is None:
+            raise RefusedError("skip_tokenizer_init left the tokenizer out; only token ids go in.", field="prompt")
+        return self.front.model.tokenizer
+
+    def now(self) -> int:
+        """Seconds since 1970, for answers."""
+        return int(time.time())
+
+    def check_key(self, request: Request) -> None:
+        """401 unless the request carries one of the keys; the time it takes tells nothing about them."""
+        keys = self.args.api_key
+        if not keys:
+            return
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        given = hashlib.sha256(token.strip().encode()).digest()
+        known = [hmac.compare_digest(given, hashlib.sha256(key.encode()).digest()) for key in keys]
+        if scheme.lower() != "bearer" or not any(known):
+            raise HttpError(401, "A valid API key is needed: Authorization: Bearer KEY.")
+
+    def check_model(self, name: str | None) -> None:
+        """404 for a model that is not served."""
+        if name is not None and name not in self.names:
+            served = ", ".join(map(repr, self.names))
+            raise HttpError(404, f"The model {name!r} does not exist here; served: {served}.", "model")
+
+    def check_ready(self) -> None:
+        """503 while no request can be taken."""
+        if self.is_draining:
+            raise HttpError(503, "The server is shutting down.")
+        if not self.front.is_started:
+            raise HttpError(503, "The engine is starting.")
+        if self.front.client.dead:
+            raise HttpError(503, "The engine has stopped.")
+        most = self.engine_args.max_num_queued_reqs
+        if most is not None and self.front.client.stats.num_waiting >= most:
+            raise HttpError(503, "Too many requests wait; come again later.")
+
+    def unknown(self, names: list[str], known: type[BaseModel]) -> dict[str, str]:
+        """Response headers that name fields nobody knows; a 400 with --strict-fields."""
+        if not names:
+            return {}
+        if self.args.strict_fields:
+            near = nearest(names[0], known.model_fields)
+            raise HttpError(400, f"Unknown field {names[0]!r}.{near}", names[0])
+        shown = ",".join(name[:64] for name in names[:16] if name.isascii() and name.isprintable())
+        return {"x-ignored-fields": shown.replace("\r", "").replace("\n", "")}
+
+
+async def read(request: Request, schema: type[Body]) -> Body:
+    """The body, checked against its schema. HttpError 413 when it is too large, pydantic's error when it is wrong."""
+    body = bytearray()
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > MAX_BODY:
+                raise HttpError(413, f"The body is larger than {MAX_BODY} bytes.")
+    except ClientDisconnect:
+        raise HttpError(400, "The client left.") from None
+    return schema.model_validate_json(bytes(body))
