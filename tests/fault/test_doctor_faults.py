@@ -212,6 +212,15 @@ def test_nvidia_smi_complains(doctor, case):
     doctor.run("gpu", "--limit", "1").says(f"gpu:{case.split()[0]}", "red", message, remedy)
 
 
+def test_a_driver_that_torch_cannot_reach(doctor):
+    doctor.gpu(H100)
+    doctor.torch("2.13.0+cu130", "13.0")
+    library = "class CDLL:\n    def __init__(self, name): pass\n"
+    doctor.package("ctypes", library)  # a libcuda.so.1 that loads, whatever this machine has
+    report = doctor.run("gpu")
+    report.says("gpu:unreachable", "red", "H100.*is_available.* is False", "torch.cuda.init")
+
+
 def test_gpus_that_are_hidden_or_not_there(doctor):
     doctor.gpu(H100)
     doctor.run("gpu", CUDA_VISIBLE_DEVICES="").says("gpu:hidden", "yellow", "hides every GPU", "unset CUDA_VIS")
@@ -261,6 +270,8 @@ def test_several_pythons(doctor):
     doctor.command("pip", "exit 0")
     report = doctor.run("python")
     report.says("python:elsewhere", "yellow", "`pip` in this shell is .*/bin/pip", "activate|-m pip")
+    doctor.command("pip", f"echo pip 25 from {sys.prefix}/lib/pip")  # a stand-in that leads back here
+    assert "python:elsewhere" not in doctor.run("python").findings
 
 
 def installed(folder: Path, summary: str, version: str) -> str:
@@ -331,6 +342,17 @@ def test_a_full_disk_little_shared_memory_and_a_read_only_home(doctor):
     report.says("caches:full", "yellow", "only 1.0 MiB free for the model cache", "HF_HUB_CACHE=")
     report.says("caches:read-only", "yellow", "vllm's cache cannot be written.*[Rr]ead-only", "VLLM_CACHE_ROOT=")
     report.says("limits:shared", "yellow", "/dev/shm has only 1.0 MiB", "--shm-size=8g")
+
+
+@pytest.mark.skipif(not can_mount(), reason="this machine lets nobody mount")
+def test_little_memory_and_an_old_processor(doctor):
+    (doctor.folder / "meminfo").write_text("MemTotal: 2000000 kB\nMemAvailable: 300000 kB\n")
+    (doctor.folder / "cpuinfo").write_text("model name : Old CPU\nflags : fpu sse sse2\n")
+    mounts = "".join(f"mount --bind {doctor.folder}/{name} /proc/{name};" for name in ("meminfo", "cpuinfo"))
+    doctor.wrapper = ["unshare", "-Urm", "sh", "-c", mounts + ' exec "$@"', "sh"]
+    report = doctor.run("memory", "cpu")
+    report.says("memory:little", "yellow", "only 293.0 MiB .*exit 137", "--memory=8g")
+    report.says("cpu:no-simd", "yellow", "Old CPU has no AVX2", "lscpu")
 
 
 def test_no_temporary_folder(doctor):

@@ -42,7 +42,7 @@ def check(machine: Machine) -> Says:
     facts = cpu_facts()
     formats = [name for name, has in (("bf16", facts.bf16), ("int8", facts.int8)) if has]
     vectors = [flag for flag in ("avx512f", "avx2", "asimd") if flag in facts.flags][:1]
-    words = {"cores": facts.num_cores, "name": facts.name, "has": " ".join(vectors + formats) or "no wide vectors"}
+    words = {"cores": facts.num_cores, "name": facts.name, "has": " ".join(vectors + formats) or "SSE"}
     level, threads = env.text("ONEDNN_MAX_CPU_ISA"), env.text("OMP_NUM_THREADS")
     faults: list[tuple[str, dict[str, object]]] = []
     if not facts.flags & _SIMD:

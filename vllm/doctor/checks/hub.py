@@ -1,6 +1,7 @@
 """The hub that models come from: reachable, through which proxy, with which token. Never red: folders need no hub."""
 
 import socket
+import threading
 from urllib.parse import SplitResult, urlsplit
 
 from vllm.doctor.line import Line, Says
@@ -37,7 +38,7 @@ LINES = {
     "bad-token": Line(
         "yellow",
         "the token in {variable} is not of the form hf_... (it has {length} characters, {why})",
-        "{variable} 中的令牌不是 hf_... 的形式（{length} 个字符，{why}）",
+        "{variable} 中的令牌不是 hf_... 的形式（{length} 个字符，{why_zh}）",
         "export {variable}=hf_...   # from https://huggingface.co/settings/tokens",
     ),
 }
@@ -88,8 +89,9 @@ def _token() -> Says:
     name = _token_name()
     value = (env.text(name) or "") if name else ""
     if name and (not value.startswith("hf_") or value != value.strip() or " " in value):
-        why = "spaces or line ends around it" if value.strip().startswith("hf_") else "another beginning"
-        yield "bad-token", {"variable": name, "length": len(value), "why": why}
+        has_space = value.strip().startswith("hf_")
+        why, why_zh = ("spaces in or around it", "含有空格") if has_space else ("another beginning", "开头不同")
+        yield "bad-token", {"variable": name, "length": len(value), "why": why, "why_zh": why_zh}
 
 
 def _token_name() -> str | None:
@@ -122,9 +124,18 @@ def _proxy(url: SplitResult) -> str | None:
 
 def _connect(url: SplitResult) -> str:
     """Why no connection can be made, or empty."""
-    port = url.port or (443 if url.scheme == "https" else 80)
-    try:
-        socket.create_connection((url.hostname, port), _SECONDS).close()
-    except OSError as error:
-        return (error.strerror or str(error))[:80]
-    return ""
+    address = (url.hostname, url.port or (443 if url.scheme == "https" else 80))
+    problem = [f"no answer within {2 * _SECONDS:.0f} s"]
+
+    def connect() -> None:
+        try:
+            socket.create_connection(address, _SECONDS).close()
+            problem[0] = ""
+        except OSError as error:
+            problem[0] = (error.strerror or str(error))[:80]
+
+    # why: looking up a name has no time limit of its own, and a dead name server takes a minute.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(2 * _SECONDS)
+    return problem[0]

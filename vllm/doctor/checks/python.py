@@ -55,7 +55,7 @@ def check(machine: Machine) -> Says:
         yield "managed", words
     for command in ("python", "pip", "vllm"):
         other = machine.which(command)
-        if other is not None and not _is_ours(Path(other)):
+        if other is not None and not _is_ours(Path(other)) and not _answers_for_us(machine, command, other):
             yield "elsewhere", {**words, "command": command, "other": other, "mend": _mend(command, in_venv)}
             return
 
@@ -72,6 +72,14 @@ def _is_ours(command: Path) -> bool:
     except OSError:
         return True
     return first.startswith("#!") and sys.executable in first
+
+
+def _answers_for_us(machine: Machine, command: str, other: str) -> bool:
+    """A version manager's stand-in starts the Python that it is set to: ask it."""
+    if command == "vllm":
+        return Path(other).parent.name == "shims"  # `python` was asked before and is ours
+    words = ["-c", "import sys; print(sys.prefix)"] if command == "python" else ["--version"]
+    return sys.prefix in machine.run([other, *words], 5.0).out
 
 
 def _mend(command: str, in_venv: bool) -> str:

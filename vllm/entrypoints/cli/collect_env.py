@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         value = text(name)
         if value is not None:
             is_secret = any(word in name for word in _SECRET)
-            facts[name] = "(set, not shown)" if is_secret else re.sub(r"//[^/@]*@", "//(not shown)@", value)
+            facts[name] = "(set, not shown)" if is_secret else re.sub(r"(^|//)[^/@\s]*@", r"\1(not shown)@", value)
     print("\n".join(f"{name}: {value}" for name, value in facts.items()))
     return 0
 
