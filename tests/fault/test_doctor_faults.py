@@ -269,7 +269,7 @@ def test_other_makers_devices_and_wsl_without_a_gpu(doctor):
 def test_several_pythons(doctor):
     doctor.command("pip", "exit 0")
     report = doctor.run("python")
-    report.says("python:elsewhere", "yellow", "`pip` in this shell is .*/bin/pip", "activate|-m pip")
+    report.says("python:elsewhere", "yellow", "pip in this shell is .*/bin/pip", "activate|-m pip")
     doctor.command("pip", f"echo pip 25 from {sys.prefix}/lib/pip")  # a stand-in that leads back here
     assert "python:elsewhere" not in doctor.run("python").findings
 

@@ -1,4 +1,5 @@
 """`python -m tools.house`: the state of the house. `... pin`: pin the lists as they are. `... map`: draw docs/map.md.
+`... faults`: write docs/troubleshooting.md and its Chinese twin.
 
 Exit status 1 when a law is broken (floors, cycles, pinned lists); sizes and words are only told.
 """
@@ -7,7 +8,7 @@ import datetime
 import sys
 import tomllib
 
-from tools.house import cycles, floors, map, pins, sizes, words
+from tools.house import cycles, faults, floors, map, pins, sizes, words
 from tools.house.source import ROOT, modules
 
 
@@ -45,5 +46,7 @@ if __name__ == "__main__":
         pins.write()
     elif sys.argv[1:] == ["map"]:
         map.write()
+    elif sys.argv[1:] == ["faults"]:
+        faults.write()
     else:
         sys.exit(1 if report() else 0)

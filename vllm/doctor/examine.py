@@ -1,7 +1,8 @@
 """Runs the checks in order and gathers what they say.
 
-A check is an entry of the catalogue `vllm.doctor.checks`: NAMES, ORDER, LINES and check(machine). One that raises is a
-fault of doctor, told as such; the others still run. Called by: entrypoints/cli/doctor.py.
+A check is an entry of the catalogue `vllm.doctor.checks`: NAMES, ORDER, LINES, check(machine), and EXAMPLES of words in
+remedies, for the page that is made from LINES. One that raises is a fault of doctor, told as such; others still run.
+Called by: entrypoints/cli/doctor.py.
 """
 
 import traceback

@@ -1,10 +1,12 @@
 """What the checks are made of: complete tables, readings of odd output, the ends of a report."""
 
 import json
+import re
 import string
 
 import pytest
 
+from tools.house import faults
 from vllm.doctor import nvidia, report, torch_facts
 from vllm.doctor.checks import hub, package, torch
 from vllm.doctor.examine import CATALOGUE, Broken, examine, names
@@ -25,6 +27,12 @@ def test_every_line_is_complete(name):
         assert line.en != line.zh or line.en == "{system}" or line.en == "torch {version}{build}" or "{" in line.en
         # why: what one language tells, the other tells too; `x_zh` is the Chinese of x.
         assert {w.removesuffix("_zh") for w in words_of(line.zh)} <= words_of(line.en) | {"name"}
+
+
+@pytest.mark.parametrize("lang", faults.FILES)
+def test_the_page_says_what_doctor_says(lang):
+    assert faults.FILES[lang].read_text("utf-8") == faults.page(lang), "python -m tools.house faults"
+    assert not re.search(r"\{\w+\}|\| `\w*` \|", faults.page(lang)), "a remedy that is only a word needs an EXAMPLE"
 
 
 def test_the_generation_is_last():

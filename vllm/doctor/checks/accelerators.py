@@ -8,6 +8,7 @@ from vllm.util import env
 
 NAMES = ("accelerators",)
 ORDER = 70
+EXAMPLES: dict[str, str] = {}
 LINES = {
     "none": Line("green", "no AMD, Intel or TPU device", "没有 AMD、Intel 或 TPU 设备"),
     "rocm": Line(

@@ -12,6 +12,7 @@ from vllm.util.arith import human_bytes
 NAMES = ("caches",)
 ORDER = 110
 ROOM = 10 << 30
+EXAMPLES = {"variable": "HF_HUB_CACHE", "name": "huggingface"}
 LINES = {
     "fine": Line("green", "writable; {free} free for models in {folder}", "可写；{folder} 中可存放模型的空间为 {free}"),
     "no-tmp": Line(

@@ -13,6 +13,13 @@ from vllm.util import env
 
 NAMES = ("compiler",)
 ORDER = 80
+# why: Triton wants the name of one program, so pip's compiler is wrapped in a script.
+_ZIG = (
+    "{python} -m pip install ziglang && mkdir -p ~/.local/bin && "
+    "printf '#!/bin/sh\\nexec {python} -m ziglang cc \"$@\"\\n' > ~/.local/bin/zigcc && "
+    "chmod +x ~/.local/bin/zigcc && export CC=~/.local/bin/zigcc"
+)
+EXAMPLES = {"zig": _ZIG, "short": "3.12"}
 LINES = {
     "not-needed": Line("green", "no C compiler is needed without a GPU", "没有 GPU 时不需要 C 编译器"),
     "fine": Line("green", "{cc} (Triton's launchers)", "{cc}（供 Triton 使用）"),
@@ -38,12 +45,6 @@ LINES = {
         gpu=True,
     ),
 }
-# why: Triton wants the name of one program, so pip's compiler is wrapped in a script.
-_ZIG = (
-    "{python} -m pip install ziglang && mkdir -p ~/.local/bin && "
-    "printf '#!/bin/sh\\nexec {python} -m ziglang cc \"$@\"\\n' > ~/.local/bin/zigcc && "
-    "chmod +x ~/.local/bin/zigcc && export CC=~/.local/bin/zigcc"
-)
 
 
 def check(machine: Machine) -> Says:

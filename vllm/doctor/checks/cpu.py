@@ -8,6 +8,7 @@ from vllm.util import env
 NAMES = ("cpu",)
 ORDER = 90
 _SIMD = frozenset({"avx2", "asimd"})
+EXAMPLES: dict[str, str] = {}
 LINES = {
     "fine": Line("green", "{cores} usable cores, {name}: {has}", "{cores} 个可用核心，{name}：{has}"),
     "no-simd": Line(

@@ -12,6 +12,7 @@ NAMES = ("generate",)
 ORDER = 1000
 TRIAL = "from vllm.entrypoints.trial import main\nmain()\n"
 MARK = "vllm-doctor-trial:"
+EXAMPLES = {"mend": 'VLLM_PLATFORM=cpu {python} -c "from vllm.entrypoints.trial import main; main()"'}
 LINES = {
     "fine": Line(
         "green",

@@ -11,6 +11,7 @@ ORDER = 60
 OLDEST = (7, 0)
 _BUSY = 0.5
 _LIBRARY = "import ctypes\nctypes.CDLL('libcuda.so.1')\n"
+EXAMPLES: dict[str, str] = {}
 LINES = {
     "none": Line("green", "no NVIDIA GPU; the CPU is used", "没有 NVIDIA GPU；使用 CPU"),
     "fine": Line(

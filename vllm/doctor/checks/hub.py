@@ -14,6 +14,7 @@ _SECONDS = 3.0
 _MIRROR = "export HF_ENDPOINT=https://hf-mirror.com   # a mirror; or HTTPS_PROXY=...; or HF_HUB_OFFLINE=1"
 _HAS_TOKEN = ("a token is set", "已设置令牌")
 _NO_TOKEN = ("no token (gated models need one: hf auth login)", "没有令牌（受限模型需要：hf auth login）")
+EXAMPLES = {"mend": _MIRROR}
 LINES = {
     "fine": Line("green", "{host} answers{via}; {token}", "{host} 可访问{via}；{token_zh}"),
     "offline": Line("green", "offline by choice ({variable})", "已选择离线（{variable}）"),

@@ -12,6 +12,7 @@ ORDER = 140
 FILES = 1024
 SHARED = 60 << 20
 SHARED_GPUS = 1 << 30
+EXAMPLES: dict[str, str] = {}
 LINES = {
     "fine": Line("green", "{files} open files, /dev/shm {shared}", "可打开 {files} 个文件，/dev/shm {shared}"),
     "files": Line(

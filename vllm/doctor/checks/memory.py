@@ -9,6 +9,7 @@ NAMES = ("memory",)
 ORDER = 100
 LEAST = 1 << 30
 ADDRESSES = 16 << 30
+EXAMPLES: dict[str, str] = {}
 LINES = {
     "fine": Line("green", "{free} free of {total}", "{total} 中可用 {free}"),
     "little": Line(

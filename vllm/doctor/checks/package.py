@@ -11,6 +11,7 @@ from vllm.version import __version__
 NAMES = ("package",)
 ORDER = 30
 _SUMMARY = "An independent, pure-Python engine"
+EXAMPLES = {"source": ".", "folder": "THE_FOLDER"}
 LINES = {
     "fine": Line(
         "green", "vllm {version} (the independent engine) in {folder}", "vllm {version}（独立引擎），位于 {folder}"

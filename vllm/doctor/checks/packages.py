@@ -21,6 +21,7 @@ _NEEDED = {
     "starlette": "starlette",
     "uvicorn": "uvicorn",
 }
+EXAMPLES: dict[str, str] = {}
 LINES = {
     "fine": Line(
         "green",

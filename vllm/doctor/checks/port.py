@@ -8,6 +8,7 @@ from vllm.doctor.machine import Machine
 
 NAMES = ("port",)
 ORDER = 130
+EXAMPLES: dict[str, str] = {}
 LINES = {
     "fine": Line("green", "{port} is free", "{port} 空闲"),
     "taken": Line(

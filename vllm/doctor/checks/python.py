@@ -11,6 +11,7 @@ from vllm.doctor.machine import Machine
 NAMES = ("python",)
 ORDER = 20
 OLDEST, NEWEST = (3, 11), (3, 14)
+EXAMPLES = {"mend": ". .venv/bin/activate && hash -r"}
 LINES = {
     "fine": Line("green", "Python {version} in {prefix}{kind}", "Python {version}，位于 {prefix}{kind}"),
     "too-old": Line(
@@ -27,8 +28,8 @@ LINES = {
     ),
     "elsewhere": Line(
         "yellow",
-        "several Pythons: `{command}` in this shell is {other}, but this runs in {prefix}",
-        "有多个 Python：当前 shell 中的 `{command}` 是 {other}，而本程序运行在 {prefix}",
+        "several Pythons: {command} in this shell is {other}, but this runs in {prefix}",
+        "有多个 Python：当前 shell 中的 {command} 是 {other}，而本程序运行在 {prefix}",
         "{mend}",
     ),
     "managed": Line(

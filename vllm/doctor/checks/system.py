@@ -9,6 +9,7 @@ from vllm.util import env
 
 NAMES = ("system",)
 ORDER = 10
+EXAMPLES: dict[str, str] = {}
 LINES = {
     "fine": Line("green", "{system}", "{system}"),
     "untested": Line(

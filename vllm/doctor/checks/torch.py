@@ -17,6 +17,7 @@ OLDEST_GPU = {11: (3, 5), 12: (5, 0), 13: (7, 5)}
 _PIP = f'{{python}} -m pip install --force-reinstall "{TORCH_RANGE}"'
 _CPU = f"{_PIP} --index-url https://download.pytorch.org/whl/cpu"
 _CU126 = f"{_PIP} --index-url https://download.pytorch.org/whl/cu126"
+EXAMPLES = {"install": _PIP, "missing.install": _CPU, "old-driver.install": _CU126}
 LINES = {
     "fine": Line("green", "torch {version}{build}", "torch {version}{build}"),
     "missing": Line("red", "torch is not installed", "没有安装 torch", "{install}"),

@@ -6,6 +6,7 @@ from vllm.util import env
 
 NAMES = ("variables",)
 ORDER = 150
+EXAMPLES: dict[str, str] = {}
 LINES = {
     "fine": Line("green", "none that is unknown", "没有未知的变量"),
     "build": Line(
@@ -14,8 +15,13 @@ LINES = {
         "不需要，这里不编译任何东西：{names}",
         "unset {names}",
     ),
-    "unknown": Line("yellow", "{sentence}", "{name} 已设置，但这里不认识，会被忽略", "unset {name}"),
-    "bad-value": Line("red", "{sentence}", "{name} 的值无法识别", "unset {name}"),
+    "unknown": Line(
+        "yellow",
+        "{name} is set but unknown here and ignored{hint}",
+        "{name} 已设置，但这里不认识，会被忽略{hint_zh}",
+        "unset {name}",
+    ),
+    "bad-value": Line("red", "{name} cannot be read: {sentence}", "{name} 的值无法识别", "unset {name}"),
 }
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _PLATFORMS = ("cpu", "cuda", "rocm")
@@ -27,7 +33,9 @@ def check(machine: Machine) -> Says:
     if build:
         yield "build", {"names": " ".join(build)}
     for sentence in strangers:
-        yield "unknown", {"sentence": sentence, "name": sentence.split()[0]}
+        near = sentence.rpartition("did you mean ")[2].rstrip("?") if "did you mean" in sentence else ""
+        hints = {"hint": near and f"; did you mean {near}?", "hint_zh": near and f"；是否应为 {near}？"}
+        yield "unknown", {**hints, "name": sentence.split()[0]}
     for name, sentence in bad:
         yield "bad-value", {"name": name, "sentence": sentence}
     if not build and not strangers and not bad:
