@@ -1,8 +1,7 @@
 """Attention over the paged cache on a GPU: write keys and values, then read them, split over the cache for decodes.
 
     decode   grid (sequence, kv head, split): each program reads its share of the blocks with all query heads of the
-             group as rows of one product; the last to finish joins the shares, in their order. Where a step has only
-             decodes, the program that reads the newest token's slot has written it before
+             group as rows of one product; a second kernel joins the shares
     other n  grid (tile of queries, kv head): rows are query tokens x heads of the group
 
 One tile of keys is a block of P tokens, or a part of TP of them where a whole one would not fit into shared memory, so
@@ -21,16 +20,13 @@ import triton.language as tl
 from vllm.ops.attention import AttentionShape, attention
 from vllm.ops.batch import Batch, GroupBatch
 from vllm.ops.table import Target
-from vllm.ops.triton.chain import CHAINED, follow, tickets
+from vllm.ops.triton.chain import CHAINED, follow
 
 _LOG2E = 1.4426950408889634
 _MIN_ROWS = 16
 """Fewest rows of a tensor-core product."""
 _PROGRAMS = 132 * 4
 """Programs that keep an H100 or H200 busy while they wait for memory."""
-_MOST_SPLITS = 32
-"""The last program of a sequence adds the shares up one after the other."""
-_PREFILL_ROWS, _PREFILL_WARPS, _PREFILL_STAGES = 128, 8, 3
 _SHARED = 160 << 10
 """Bytes of shared memory that tiles in flight may take; an H100 has 227 KiB for everything."""
 
@@ -52,24 +48,18 @@ def layout(slab: torch.Tensor, dtype: torch.dtype, block_size: int, shape: Atten
 
 
 @triton.jit
-def _write(k, v, cache, slots, k_stride, v_stride, block_stride, KV: tl.constexpr, KVP: tl.constexpr, D: tl.constexpr,
-           N: tl.constexpr, DP: tl.constexpr, NP: tl.constexpr, P: tl.constexpr):  # fmt: skip
-    token = tl.program_id(0).to(tl.int64)
-    head, d, n = tl.arange(0, KVP)[:, None], tl.arange(0, DP)[None, :], tl.arange(0, NP)[None, :]
+def _write(k, v, cache, slots, k_stride, v_stride, block_stride, KV: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
+           DP: tl.constexpr, NP: tl.constexpr, P: tl.constexpr):  # fmt: skip
+    token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     follow()
     slot = tl.load(slots + token)
-    base = cache + slot // P * block_stride
-    line = head * P + slot % P
-    tl.store(
-        base + line * D + d,
-        tl.load(k + token * k_stride + head * D + d, (head < KV) & (d < D)),
-        (head < KV) & (d < D),
-    )
-    tl.store(
-        base + KV * P * D + line * N + n,
-        tl.load(v + token * v_stride + head * N + n, (head < KV) & (n < N)),
-        (head < KV) & (n < N),
-    )
+    block, offset = slot // P, slot % P
+    base = cache + block * block_stride
+    d, n = tl.arange(0, DP), tl.arange(0, NP)
+    key = tl.load(k + token * k_stride + head * D + d, d < D)
+    tl.store(base + (head * P + offset) * D + d, key, d < D)
+    value = tl.load(v + token * v_stride + head * N + n, n < N)
+    tl.store(base + KV * P * D + (head * P + offset) * N + n, value, n < N)
 
 
 @triton.jit
@@ -83,94 +73,70 @@ def _scores(q, k, scale, softcap, SOFTCAP: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["table_stride"])
-def _decode(q, k, v, slots, cache, table, seq_lens, sinks, part, maxes, sums, tickets, out, q_stride, k_stride,
-            v_stride, table_stride, block_stride, scale, softcap, KV: tl.constexpr, G: tl.constexpr, ROWS: tl.constexpr,
-            D: tl.constexpr, N: tl.constexpr, DP: tl.constexpr, NP: tl.constexpr, P: tl.constexpr, TP: tl.constexpr,
-            SPLITS: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, SINKS: tl.constexpr,
-            WRITE: tl.constexpr):  # fmt: skip
+def _decode(q, cache, table, seq_lens, part, maxes, sums, q_stride, table_stride, block_stride, scale, softcap,
+            KV: tl.constexpr, G: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, N: tl.constexpr, DP: tl.constexpr,
+            NP: tl.constexpr, P: tl.constexpr, TP: tl.constexpr, SPLITS: tl.constexpr, WINDOW: tl.constexpr,
+            SOFTCAP: tl.constexpr):  # fmt: skip
     seq, head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     follow()
     seq_len = tl.load(seq_lens + seq)
     lowest = tl.maximum(0, seq_len - WINDOW) if WINDOW else 0
     first, last = lowest // TP, tl.cdiv(seq_len, TP)
     share = tl.cdiv(last - first, SPLITS)
-    active = tl.cdiv(last - first, share)
-    if split >= active:
-        return
     begin = first + split * share
     end = tl.minimum(begin + share, last)
     rows, d, n, p = tl.arange(0, ROWS), tl.arange(0, DP), tl.arange(0, NP), tl.arange(0, TP)
     real = rows < G
-    inside = real[:, None] & (n[None, :] < N)
     query = tl.load(
         q + seq * q_stride + (head * G + rows[:, None]) * D + d[None, :], real[:, None] & (d[None, :] < D), 0.0
     )
-    if WRITE:
-        if split == active - 1:  # the only program that reads the new key and value
-            slot = tl.load(slots + seq)
-            here = cache + slot // P * block_stride
-            line = head * P + slot % P
-            tl.store(here + line * D + d, tl.load(k + seq * k_stride + head * D + d, d < D), d < D)
-            tl.store(here + KV * P * D + line * N + n, tl.load(v + seq * v_stride + head * N + n, n < N), n < N)
-        tl.debug_barrier()
     top = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     acc = tl.zeros((ROWS, NP), tl.float32)
     for t in range(begin, end):
         base = cache + tl.load(table + seq * table_stride + t * TP // P).to(tl.int64) * block_stride
         at = t * TP + p
-        place = head * P + t * TP % P + p
-        key = tl.load(base + place[None, :] * D + d[:, None], d[:, None] < D, 0.0)
+        slot = head * P + t * TP % P + p
+        k = tl.load(base + slot[None, :] * D + d[:, None], d[:, None] < D, 0.0)
         seen = (at < seq_len) & (at >= lowest)
         # why: a slot that was never written may hold NaN, and 0 * NaN is NaN
-        value = tl.load(base + KV * P * D + place[:, None] * N + n[None, :], seen[:, None] & (n[None, :] < N), 0.0)
-        s = tl.where(seen[None, :], _scores(query, key, scale, softcap, SOFTCAP), float("-inf"))
+        v = tl.load(base + KV * P * D + slot[:, None] * N + n[None, :], seen[:, None] & (n[None, :] < N), 0.0)
+        s = tl.where(seen[None, :], _scores(query, k, scale, softcap, SOFTCAP), float("-inf"))
         new = tl.maximum(top, tl.max(s, 1))
         safe = tl.where(new == float("-inf"), 0.0, new)
         weight = tl.exp2(s - safe[:, None])
         shrink = tl.exp2(top - safe)
         total = total * shrink + tl.sum(weight, 1)
-        acc = acc * shrink[:, None] + tl.dot(weight.to(value.dtype), value, input_precision="ieee")
+        acc = acc * shrink[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="ieee")
         top = new
-    if active > 1:
-        mine = ((seq * KV + head) * SPLITS + split) * G + rows
-        tl.store(part + mine[:, None] * N + n[None, :], acc, inside)
-        tl.store(maxes + mine, top, real)
-        tl.store(sums + mine, total, real)
-        tl.debug_barrier()
-        if tl.atomic_add(tickets + seq * KV + head, 1) != active - 1:
-            return
-        tl.store(tickets + seq * KV + head, 0)
-        top, total, acc = _join(part, maxes, sums, (seq * KV + head) * SPLITS, active, rows, n, inside, G, N, ROWS, NP)
-    if SINKS:
-        sink = tl.load(sinks + head * G + rows, real, 0.0) * 1.4426950408889634
-        best = tl.maximum(top, sink)
-        acc = acc * tl.exp2(top - best)[:, None]
-        total = total * tl.exp2(top - best) + tl.exp2(sink - best)
-    y = acc / tl.maximum(total, 1e-30)[:, None]
-    where = (seq * KV + head) * G + rows
-    tl.store(out + where[:, None] * N + n[None, :], y.to(out.dtype.element_ty), inside)
+    at = ((seq * KV + head) * SPLITS + split) * G + rows
+    tl.store(part + at[:, None] * N + n[None, :], acc, real[:, None] & (n[None, :] < N))
+    tl.store(maxes + at, top, real)
+    tl.store(sums + at, total, real)
 
 
 @triton.jit
-def _join(part, maxes, sums, start, active, rows, n, inside, G: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr,
-          NP: tl.constexpr):  # fmt: skip
-    """The shares of a sequence and head as one, in their order. why .cg: other programs wrote them a moment ago."""
-    top = tl.full((ROWS,), float("-inf"), tl.float32)
-    total = tl.zeros((ROWS,), tl.float32)
-    acc = tl.zeros((ROWS, NP), tl.float32)
-    for i in range(active):
-        at = (start + i) * G + rows
-        other = tl.load(maxes + at, rows < G, float("-inf"), cache_modifier=".cg")
-        more = tl.load(sums + at, rows < G, 0.0, cache_modifier=".cg")
-        piece = tl.load(part + at[:, None] * N + n[None, :], inside, 0.0, cache_modifier=".cg")
-        new = tl.maximum(top, other)
-        safe = tl.where(new == float("-inf"), 0.0, new)
-        old, fresh = tl.exp2(top - safe), tl.exp2(other - safe)
-        total = total * old + more * fresh
-        acc = acc * old[:, None] + piece * fresh[:, None]
-        top = new
-    return top, total, acc
+def _join(part, maxes, sums, sinks, out, G: tl.constexpr, KV: tl.constexpr, N: tl.constexpr, NP: tl.constexpr,
+          SPLITS: tl.constexpr, SP: tl.constexpr, SINKS: tl.constexpr):  # fmt: skip
+    seq, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    kv, g = head // G, head % G
+    i, n = tl.arange(0, SP), tl.arange(0, NP)
+    follow()
+    at = ((seq * KV + kv) * SPLITS + i) * G + g
+    there = i < SPLITS
+    top = tl.load(maxes + at, there, float("-inf"))
+    best = tl.max(top, 0)
+    if SINKS:
+        sink = tl.load(sinks + head) * 1.4426950408889634
+        best = tl.maximum(best, sink)
+    safe = tl.where(best == float("-inf"), 0.0, best)
+    weight = tl.exp2(top - safe)
+    total = tl.sum(weight * tl.load(sums + at, there, 0.0), 0)
+    if SINKS:
+        total += tl.exp2(sink - safe)
+    acc = tl.load(part + at[:, None] * N + n[None, :], there[:, None] & (n[None, :] < N), 0.0)
+    y = tl.sum(acc * weight[:, None], 0) / tl.maximum(total, 1e-30)
+    tl.store(out + (seq * KV * G + head) * N + n, y.to(out.dtype.element_ty), n < N)
 
 
 @triton.jit
@@ -296,17 +262,15 @@ def attention_triton(
     """See the op. q, k and v are contiguous inside a token; a token's stride is free."""
     sizes = _Sizes(shape, group.block_size, q_THD.dtype.itemsize)
     tokens = q_THD.shape[0]
+    strides = (k_TKD.stride(0), v_TKN.stride(0), cache.flat.stride(0))
+    _write[(tokens, sizes.kv)](k_TKD, v_TKN, cache.flat, group.slot_mapping, *strides, *sizes.write(), **CHAINED)
     out = q_THD.new_empty(tokens, shape.heads, shape.v_dim)
-    call = _Call(k_TKD, v_TKN, cache, batch, group, shape, sizes, sinks_H)
+    call = _Call(cache, batch, group, shape, sizes, sinks_H)
     decodes = _leading_decodes(batch)
-    if decodes < batch.num_seqs:
-        _write[(tokens,)](
-            k_TKD, v_TKN, cache.flat, group.slot_mapping, k_TKD.stride(0), v_TKN.stride(0), cache.flat.stride(0),
-            *sizes.write(), num_warps=4 if sizes.kv > 8 else 1, **CHAINED,
-        )  # fmt: skip
-        _run_prefill(q_THD[decodes:], call, decodes, out[decodes:])
     if decodes:
-        _run_decode(q_THD[:decodes], call, decodes == batch.num_seqs, out)
+        _run_decode(q_THD[:decodes], call, out)
+    if decodes < batch.num_seqs:
+        _run_prefill(q_THD[decodes:], call, decodes, out[decodes:])
     return out
 
 
@@ -330,7 +294,7 @@ class _Sizes:
         self._tile = self.tp * (self.dp + self.np) * itemsize
 
     def write(self) -> tuple[int, ...]:
-        return self.kv, triton.next_power_of_2(self.kv), self.d, self.n, self.dp, self.np, self.p
+        return self.kv, self.d, self.n, self.dp, self.np, self.p
 
     def stages(self, rows: int, most: int) -> int:
         """Tiles in flight beside `rows` rows of queries."""
@@ -341,8 +305,6 @@ class _Sizes:
 class _Call:
     """What both kernels read of a call."""
 
-    k: torch.Tensor
-    v: torch.Tensor
     cache: PagedCache
     batch: Batch
     group: GroupBatch
@@ -354,22 +316,23 @@ class _Call:
 def num_splits(num_seqs: int, kv_heads: int, tiles: int) -> int:
     """Shares that a sequence's tiles are read in: enough programs to fill the device, none without a tile."""
     wanted = max(1, _PROGRAMS // max(1, num_seqs * kv_heads))
-    return min(_MOST_SPLITS, triton.next_power_of_2(wanted), triton.next_power_of_2(max(1, tiles)))
+    return min(64, triton.next_power_of_2(wanted), triton.next_power_of_2(max(1, tiles)))
 
 
-def _run_decode(q: torch.Tensor, c: _Call, writes: bool, out: torch.Tensor) -> None:
-    """The sequences of q. `writes`: their new keys and values are not in the cache yet."""
+def _run_decode(q: torch.Tensor, c: _Call, out: torch.Tensor) -> None:
     seqs, table, z, shape, flat = q.shape[0], c.group.block_table, c.sizes, c.shape, c.cache.flat
     splits = num_splits(seqs, z.kv, table.shape[1] * (z.p // z.tp))
     parts = q.new_empty((seqs * z.kv * splits * z.g, z.n), dtype=torch.float32)
     maxes, sums = q.new_empty((2, seqs * z.kv * splits * z.g), dtype=torch.float32)
     rows = max(_MIN_ROWS, triton.next_power_of_2(z.g))
     _decode[(seqs, z.kv, splits)](
-        q, c.k, c.v, c.group.slot_mapping, flat, table, c.batch.seq_lens, c.sinks if c.sinks is not None else maxes,
-        parts, maxes, sums, tickets(q.device, seqs * z.kv), out, q.stride(0), c.k.stride(0), c.v.stride(0),
-        table.stride(0), flat.stride(0), shape.scale, shape.softcap or 0.0, z.kv, z.g, rows, z.d, z.n, z.dp, z.np, z.p,
-        z.tp, splits, shape.window or 0, shape.softcap is not None, c.sinks is not None, writes, num_warps=4,
-        num_stages=z.stages(rows, 3), **CHAINED,
+        q, flat, table, c.batch.seq_lens, parts, maxes, sums, q.stride(0), table.stride(0), flat.stride(0),
+        shape.scale, shape.softcap or 0.0, z.kv, z.g, rows, z.d, z.n, z.dp, z.np, z.p, z.tp, splits,
+        shape.window or 0, shape.softcap is not None, num_warps=4, num_stages=z.stages(rows, 3), **CHAINED,
+    )  # fmt: skip
+    _join[(seqs, shape.heads)](
+        parts, maxes, sums, c.sinks if c.sinks is not None else maxes, out, z.g, z.kv, z.n, z.np, splits, splits,
+        c.sinks is not None, num_warps=2, **CHAINED,
     )  # fmt: skip
 
 
@@ -377,7 +340,7 @@ def _run_prefill(q: torch.Tensor, c: _Call, first: int, out: torch.Tensor) -> No
     """Sequences from `first` on; those before it have one token each."""
     z, shape, flat, batch = c.sizes, c.shape, c.cache.flat, c.batch
     padded = triton.next_power_of_2(z.g)
-    rows = _PREFILL_ROWS if z.dp <= 128 else 64
+    rows = 128 if z.dp <= 128 else 64
     per_tile = max(1, rows // padded)
     seqs = batch.num_seqs - first
     table = c.group.block_table
@@ -385,7 +348,6 @@ def _run_prefill(q: torch.Tensor, c: _Call, first: int, out: torch.Tensor) -> No
         q, flat, table, batch.query_start, batch.seq_lens, c.sinks if c.sinks is not None else q, out,
         seqs, first, q.stride(0), table.stride(0), flat.stride(0), shape.scale, shape.softcap or 0.0, z.kv, z.g, padded,
         per_tile, z.d, z.n, z.dp, z.np, z.p, z.tp, shape.window or 0, shape.softcap is not None, c.sinks is not None,
-        num_warps=_PREFILL_WARPS if per_tile * padded >= 128 else 4,
-        num_stages=z.stages(per_tile * padded, _PREFILL_STAGES),
+        num_warps=8 if per_tile * padded >= 128 else 4, num_stages=z.stages(per_tile * padded, 3),
         **CHAINED,
     )  # fmt: skip
