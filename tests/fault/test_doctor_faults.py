@@ -374,8 +374,9 @@ def test_the_hub_the_proxy_and_the_token(doctor):
         proxy = doctor.run("hub", **no, HTTPS_PROXY=f"http://me:secret@{nowhere}")
         proxy.says("hub:proxy", "yellow", f"HTTPS_PROXY names the proxy {nowhere}", "unset HTTPS_PROXY")
         assert "secret" not in proxy.text
-    bad = doctor.run("hub", **no, HF_ENDPOINT="hf-mirror.example")
+    bad = doctor.run("hub", **no, HF_ENDPOINT="me:secret@hf-mirror.example")
     bad.says("hub:bad-endpoint", "yellow", "starts with https", "HF_ENDPOINT=https://hf-mirror.example")
+    assert "secret" not in bad.text
 
 
 def test_a_hub_that_answers(doctor):

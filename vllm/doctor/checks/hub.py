@@ -59,7 +59,8 @@ def check(machine: Machine) -> Says:
         return
     url = _split(said)
     if url is None:
-        yield "bad-endpoint", {"variable": variable, "value": said, "guess": said.rpartition("//")[2]}
+        shown = said.rpartition("@")[2]  # why: what stands before an @ may be a password
+        yield "bad-endpoint", {"variable": variable, "value": shown, "guess": shown.rpartition("//")[2]}
         return
     yield from _reach(url, variable, env.text(variable) is not None)
 
