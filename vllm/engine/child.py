@@ -18,7 +18,7 @@ from vllm.engine.wire import Beat, Command, Failed, Frames, Message, Ready, fram
 from vllm.util import env
 
 PROGRAM = "vllm.entrypoints.engine_main"
-SILENCE_S = 7.0
+SILENCE_S = 5.0
 """A ready engine that gives no sign of life for so long is taken for hung."""
 STUCK_S = 300.0
 """A step that takes so long, while the process uses no processor time, is taken for hung."""

@@ -26,6 +26,8 @@ _log = get_logger(__name__)
 LOOK_S = 1.0
 PAUSES_S = (0.0, 0.5, 2.0, 5.0)
 """Waits between attempts to start again; after the last one failed the client is dead."""
+KILLED = 0.2
+"""How much of a failed attempt one is that a signal from outside ended."""
 _NO_STATS = EngineStats(0, 0, 0.0, 0, 0, 0, 0, 0, 0)
 
 
@@ -102,9 +104,9 @@ class EngineClient:
     # -- one engine after the other ------------------------------------------------------------------------------------
 
     async def _supervise(self) -> None:
-        attempt = 0
+        attempt = 0.0
         while not self.dead:
-            await asyncio.sleep(PAUSES_S[attempt])
+            await asyncio.sleep(PAUSES_S[int(attempt)])
             if self._is_stopping:
                 break
             child = self._child = await Child.start(self._words, self._on_message)
@@ -116,8 +118,8 @@ class EngineClient:
             cause, from_outside = await child.cause()
             if self._is_stopping:
                 break
-            attempt = 0 if child.is_ready else attempt + 1
-            self._died(cause, from_outside, is_last=not self._ready.done() or attempt == len(PAUSES_S))
+            attempt = 0.0 if child.is_ready else attempt + (KILLED if from_outside else 1.0)
+            self._died(cause, from_outside, is_last=not self._ready.done() or attempt >= len(PAUSES_S))
         self._give_up(self.dead or "the server ends")
 
     def _died(self, cause: str, from_outside: bool, is_last: bool) -> None:

@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 from vllm.engine.core import Engine
 from vllm.engine.wire import Abort, Add, Beat, Command, Failed, Frames, News, Ready, Refused, frame
@@ -29,7 +30,7 @@ class Fatal(BaseException):
     """The executor failed. No `Exception`: the engine would end the running requests with it and go on."""
 
 
-class _Fragile:
+class Fragile:
     """An executor whose failures are fatal."""
 
     def __init__(self, inner: Executor) -> None:
@@ -117,7 +118,7 @@ def build(words: dict[str, object]) -> tuple[Engine, Ready]:
 
     args = EngineArgs.from_mapping(words)
     _, described, plan = make_plan(args)
-    engine = Engine(plan.scheduler, plan.kv, _Fragile(make_executor(plan, described)))
+    engine = Engine(plan.scheduler, plan.kv, Fragile(make_executor(plan, described)))
     announce(plan)
     ready = Ready(
         max_model_len=plan.scheduler.max_model_len,
@@ -130,8 +131,8 @@ def build(words: dict[str, object]) -> tuple[Engine, Ready]:
     return engine, ready
 
 
-def main() -> None:
-    """Run the engine on the socket whose descriptor is the first argument."""
+def main(build: Callable[[dict[str, object]], tuple[Engine, Ready]] = build) -> None:
+    """Run the engine that `build` makes on the socket whose descriptor is the first argument."""
     # why: the front decides when the engine ends; Ctrl-C and a service manager's SIGTERM go to the whole group
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,0 +1,219 @@
+"""What the front survives: engines that are killed, that kill themselves, that never start, that hang."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import engine_program
+from tests.fakes.engine_program import CRASH, KV, LATER, MAX_LEN, RAISE
+from tests.fakes.fingerprint import reference
+from vllm.engine import child
+from vllm.engine.client import EngineClient
+from vllm.errors import EngineDeadError
+from vllm.protocol.events import SequenceUpdate
+from vllm.protocol.request import Request, TokenSpan
+from vllm.sampling_params import SamplingParams
+
+
+@pytest.fixture(autouse=True)
+def fake_engine(monkeypatch):
+    monkeypatch.setattr(child, "PROGRAM", engine_program.__name__)
+
+
+def request(name: str, first: int = 1, max_tokens: int = 60, n: int = 1) -> Request:
+    params = SamplingParams(n=n, max_tokens=max_tokens)
+    prompt = (first, *random.Random(name).choices(range(40), k=9))
+    seeds = tuple(range(n))
+    return Request(name, (TokenSpan(prompt),), params, seeds, min(MAX_LEN, 10 + max_tokens), frozenset())
+
+
+class Caller:
+    """Collects what a request gets."""
+
+    def __init__(self, client: EngineClient, asked: Request) -> None:
+        self.asked = asked
+        self.tokens: dict[int, list[int]] = {i: [] for i in range(asked.sampling.n)}
+        self.open = set(self.tokens)
+        self.error = ""
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        client.add(asked, self.sink)
+
+    def sink(self, update: SequenceUpdate) -> None:
+        assert update.index in self.open, "news of a sequence that has ended"
+        self.tokens[update.index] += update.token_ids
+        if update.finish_reason is not None:
+            self.error = self.error or update.error or ""
+            self.open.discard(update.index)
+            if not self.open:
+                self.done.set_result(None)
+
+    def check(self) -> None:
+        """Nothing lost, nothing doubled, nothing else."""
+        assert not self.error
+        assert self.tokens == {i: reference(self.asked, i, KV) for i in self.tokens}
+
+
+async def all_done(callers: list[Caller], seconds: float = 60) -> None:
+    await asyncio.wait_for(asyncio.gather(*(caller.done for caller in callers)), seconds)
+
+
+def run_kills(num_kills: int) -> None:
+    """Kill the engine again and again: every second time in the middle of an answer, else also while it starts."""
+
+    async def scenario() -> None:
+        r = random.Random(5)
+        client = EngineClient({})
+        await client.start()
+        callers: list[Caller] = []
+        for i in range(num_kills):
+            callers += [
+                Caller(client, request(f"{i}-{k}", max_tokens=r.randint(1, 90), n=r.choice([1, 1, 3])))
+                for k in range(4)
+            ]
+            await asyncio.sleep(r.choice([0.0, 0.05, 0.3, 0.6]))
+            pid = client.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            while client.pid == pid:
+                await asyncio.sleep(0.01)
+        await all_done(callers)
+        for caller in callers:
+            caller.check()
+        assert client.num_restarts == num_kills
+        assert client.num_open == 0
+        await client.stop()
+
+    asyncio.run(scenario())
+
+
+def test_kills_lose_and_double_nothing():
+    run_kills(8)
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_lose_and_double_nothing():
+    run_kills(100)
+
+
+@pytest.mark.parametrize(("first", "cause"), [(CRASH, "killed by signal 11"), (RAISE, "cable was pulled")])
+def test_a_request_that_kills_is_failed_alone_with_its_cause(first, cause):
+    async def scenario() -> None:
+        client = EngineClient({})
+        await client.start()
+        good = [Caller(client, request(f"good-{i}")) for i in range(3)]
+        bad = Caller(client, request("bad", first))
+        good += [Caller(client, request(f"more-{i}", n=2)) for i in range(3)]
+        await all_done([bad, *good])
+        assert cause in bad.error
+        for caller in good:
+            caller.check()
+        assert client.num_restarts <= 4
+        after = Caller(client, request("after"))
+        await all_done([after])
+        after.check()
+        await client.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_kills_in_its_middle_ends_too():
+    async def scenario() -> None:
+        client = EngineClient({})
+        await client.start()
+        good, bad = Caller(client, request("good")), Caller(client, request("bad", LATER))
+        await all_done([bad, good])
+        good.check()
+        assert "died on this request" in bad.error
+        assert bad.tokens[0] == reference(bad.asked, 0, KV)[: len(bad.tokens[0])]
+        await client.stop()
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_hangs_is_replaced(monkeypatch):
+    monkeypatch.setattr(child, "SILENCE_S", 2.5)
+
+    async def scenario() -> None:
+        client = EngineClient({})
+        await client.start()
+        assert client.pid is not None
+        os.kill(client.pid, signal.SIGSTOP)
+        caller = Caller(client, request("a", max_tokens=300))
+        await all_done([caller], 15)
+        caller.check()
+        assert client.num_restarts == 1
+        await client.stop()
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_cannot_start_says_why():
+    async def scenario() -> None:
+        client = EngineClient({"broken": "no such model, and that is all"})
+        with pytest.raises(EngineDeadError, match="no such model, and that is all"):
+            await client.start()
+        with pytest.raises(EngineDeadError):
+            client.add(request("a"), lambda update: None)
+        await client.stop()
+
+    asyncio.run(scenario())
+
+
+def test_an_aborted_request_gives_no_more_and_the_rest_goes_on():
+    async def scenario() -> None:
+        client = EngineClient({})
+        await client.start()
+        left, stays = Caller(client, request("left", n=2)), Caller(client, request("stays", n=2))
+        client.abort("left")
+        client.abort("stays", 1)
+        client.abort("nobody")
+        stays.open.discard(1)
+        await all_done([stays])
+        assert stays.tokens[0] == reference(stays.asked, 0, KV)
+        assert left.tokens == {0: [], 1: []}
+        assert client.num_open == 0
+        await client.stop()
+
+    asyncio.run(scenario())
+
+
+def test_the_engine_ends_with_its_front(tmp_path):
+    script = tmp_path / "front.py"
+    script.write_text(
+        "import asyncio\n"
+        "from vllm.engine import child\n"
+        "from vllm.engine.client import EngineClient\n"
+        "child.PROGRAM = 'tests.fakes.engine_program'\n"
+        "async def main():\n"
+        "    client = EngineClient({})\n"
+        "    await client.start()\n"
+        "    print(client.pid, flush=True)\n"
+        "    await asyncio.sleep(60)\n"
+        "asyncio.run(main())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(Path.cwd()), *sys.path]))}
+    for is_stopped in (False, True):
+        with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment) as front:
+            pid = int(front.stdout.readline())
+            if is_stopped:
+                os.kill(pid, signal.SIGSTOP)
+            front.kill()
+        end = time.monotonic() + 10
+        while is_alive(pid):
+            assert time.monotonic() < end, "the engine outlived its front"
+            time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs and is not just waiting to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
