@@ -112,6 +112,23 @@ def classic_case(rng: random.Random, section: str) -> Case:
     return Case(name, about, described, request, arguments, language)
 
 
+def _renamed(rng: random.Random, case: Case) -> Case:
+    """The same tool under other names: a request must not call up a remembered tool, the prompt has to be read."""
+    if rng.random() < 0.6:
+        verb, noun = (*case.name.split("_"), "it")[:2]
+        verb = made_word(rng) if rng.random() < 0.5 else verb
+        noun = made_word(rng) if rng.random() < 0.7 else noun
+        if not (held_tool(verb, noun) or held_tool(noun, verb)) and all(
+            noun != n and verb != n for n, _ in _pairs("heldout.nouns")
+        ):
+            case.name = _named(rng, verb, noun)
+    keys = {key: made_key(rng) if rng.random() < 0.4 else key for key, *_ in case.properties}
+    if len(set(keys.values())) == len(keys):
+        case.properties = [(keys[key], kind, about, needed) for key, kind, about, needed in case.properties]
+        case.arguments = {keys[key]: item for key, item in case.arguments.items()}
+    return case
+
+
 def _named(rng: random.Random, verb: str, noun: str) -> str:
     draw = rng.random()
     if draw < 0.7:
@@ -285,7 +302,7 @@ def schema(rng: random.Random, case: Case) -> dict[str, Any]:
 
 def _case(rng: random.Random, held: bool) -> Case:
     if rng.random() < 0.4:
-        return classic_case(rng, "heldout.classic" if held else "classic")
+        return classic_case(rng, "heldout.classic") if held else _renamed(rng, classic_case(rng, "classic"))
     return composed_case(rng, held)
 
 
