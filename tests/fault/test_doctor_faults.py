@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,24 @@ def test_torch_cannot_be_imported(doctor, case):
     report = doctor.run("torch", "generate", "--limit", "1")
     report.says(f"torch:{case.split()[0]}", "red", message, remedy)
     report.says("generate:no-torch", "red", "nothing was generated", "doctor torch")
+
+
+def test_the_real_torch_with_half_a_library(doctor):
+    real, site = Path(find_spec("torch").origin).parent, doctor.folder / "site"
+    (site / "torch/lib").mkdir(parents=True)
+    for file in real.iterdir():
+        if file.name != "lib":
+            (site / "torch" / file.name).symlink_to(file)
+    for file in (real / "lib").iterdir():
+        (site / "torch/lib" / file.name).symlink_to(file)
+    broken = site / "torch/lib/libtorch_cpu.so"
+    broken.unlink()
+    broken.write_bytes(b"\x7fELF, and then the disk was full")
+    extension = next(real.glob("_C*.so"))  # found beside itself, so it must lie beside the broken one
+    (site / "torch" / extension.name).unlink()
+    shutil.copy(extension, site / "torch")
+    doctor.paths.insert(0, str(site))
+    doctor.run("torch").says("torch:broken", "red", "libtorch_cpu.so", 'force-reinstall "torch>=2.11,<2.14"')
 
 
 def test_the_cpu_can_be_chosen_beside_a_gpu_that_does_not_work(doctor):
