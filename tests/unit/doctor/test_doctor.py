@@ -3,12 +3,13 @@
 import json
 import re
 import string
+import sys
 
 import pytest
 
 from tools.house import faults
 from vllm.doctor import nvidia, report, torch_facts
-from vllm.doctor.checks import hub, package, torch
+from vllm.doctor.checks import hub, package, port, python, system, torch
 from vllm.doctor.examine import CATALOGUE, Broken, examine, names
 from vllm.doctor.line import TORCH_RANGE, Finding, Line, finding
 from vllm.doctor.machine import Machine, Ran
@@ -147,3 +148,32 @@ def test_a_proxy_is_not_used_for_hosts_that_are_spared(monkeypatch):
     assert hub._proxy(hub._split("https://hub.example.org")) is None
     assert hub._proxy(hub._split("https://hub.example.com")) == "HTTPS_PROXY"
     assert hub._split("https://host:port") is None and hub._split("host") is None
+
+
+@pytest.mark.parametrize(("version", "code"), [((3, 10, 1), "too-old"), ((3, 15, 0), "too-new"), ((3, 14, 2), "fine")])
+def test_pythons_that_are_too_old_or_too_new(monkeypatch, version, code):
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "version_info", version)
+        said = [code for code, _ in python.check(Machine())]
+    assert said[0] == code
+
+
+def test_the_systems_own_python(monkeypatch, tmp_path):
+    (tmp_path / "EXTERNALLY-MANAGED").touch()
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
+    monkeypatch.setattr(python.sysconfig, "get_path", lambda name: str(tmp_path))
+    assert "managed" in [code for code, _ in python.check(Machine())]
+
+
+def test_other_systems_are_told_what_works(monkeypatch):
+    monkeypatch.setattr(system.platform, "system", lambda: "Darwin")
+    ((code, words),) = system.check(Machine())
+    assert code == "untested" and "Darwin" in words["system"]
+
+
+def test_a_port_that_nobody_may_take(monkeypatch):
+    def refuse(number):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(port, "_bind", refuse)
+    assert list(port.check(Machine(port=80))) == [("refused", {"port": 80, "problem": "Permission denied"})]
