@@ -105,9 +105,8 @@ class AheadRunner(Runner):
 
     def collect(self) -> StepResult:
         """Wait for the oldest step."""
-        flight = self._flights[0]
+        flight = self._flights.popleft()  # why: also a step that failed is over
         self._land(flight)
-        self._flights.popleft()
         out = flight.result
         out.seq_ids, out.epochs = flight.seq_ids.tolist(), flight.epochs.tolist()
         if flight.tokens is not None:

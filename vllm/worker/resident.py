@@ -85,10 +85,10 @@ class Resident:
         if not self._at:
             return
         pairs = torch.from_numpy(np.concatenate((*self._at, *self._values)))
-        self._at, self._values = [], []
         there = self._platform.send(pairs, self._device.index or 0)
         half = len(pairs) // 2
         self._words.index_copy_(0, there[:half], there[half:].to(torch.int32))
+        self._at, self._values = [], []
 
     def _put(self, start: int, values: np.ndarray | list[int]) -> None:
         self._at.append(np.arange(start, start + len(values)))

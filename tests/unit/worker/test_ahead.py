@@ -121,8 +121,9 @@ def test_tokens_are_those_of_a_runner_that_waits(name, plain, seed):
     want = run(make_engine(name, 400, 512, 16, ahead=False), requests)
     dice = random.Random(seed)
     for record in (True, False):
-        engine = make_engine(name, dice.randint(14, 22), dice.choice((8, 24, 64)), dice.choice((3, 6)), True, record)
+        engine = make_engine(name, 9 + record, dice.choice((8, 24, 64)), 6, True, record)
         assert run(engine, requests) == want
+        assert engine.scheduler.num_preempted > 0 and (engine.kv.num_hit > 0 or name != "plain")
 
 
 def test_aborts_leave_the_others_alone():
@@ -132,6 +133,39 @@ def test_aborts_leave_the_others_alone():
     got = run(make_engine("plain", 20, 24, 5, ahead=True), requests, aborts)
     for key, tokens in got.items():
         assert tokens == want[key] if key[0] not in aborts else tokens == want[key][: len(tokens)]
+
+
+@pytest.mark.parametrize("where", ["given", "waited for"])
+def test_a_step_that_fails_ends_its_sequences_and_nobody_else(where, monkeypatch):
+    requests = requests_of(3, True)
+    want = run(make_engine("plain", 400, 512, 16, ahead=False), requests)
+    engine = make_engine("plain", 60, 64, 6, ahead=True)
+    runner = engine._executor.runner
+    name = "_any_step" if where == "given" else "_land"
+    whole, calls = getattr(runner, name), []
+
+    def fails_once(*args):
+        calls.append(0)
+        if len(calls) == 2:
+            raise RuntimeError("seeded")
+        whole(*args)
+
+    monkeypatch.setattr(runner, name, fails_once)
+    failed, out = set(), {}
+    for request in requests[:3]:
+        engine.add(request)
+    rest = requests[3:]
+    while engine.has_work or rest:
+        for update in engine.step():
+            out.setdefault((update.request_id, update.index), []).extend(update.token_ids)
+            if update.error is not None:
+                assert "seeded" in update.error
+                failed.add(update.request_id)
+        if rest and (failed or not engine.has_work):
+            engine.add(rest.pop())
+    assert failed and failed < {r.request_id for r in requests}
+    for key, tokens in out.items():
+        assert tokens == (want[key][: len(tokens)] if key[0] in failed else want[key])
 
 
 def test_a_plan_may_be_given_before_the_tokens_of_the_last_are_seen():
