@@ -43,6 +43,7 @@ def test_doors(server: Running):
     assert status == 200
     assert [card["id"] for card in models["data"]] == ["tiny", "also"]
     assert server.ask("GET", "/v1/models/also")[1]["id"] == "also"
+    assert server.ask("GET", "/load")[1] == {"server_load": 0}
     assert set(server.ask("GET", "/version")[1]) == {"version"}
     assert "127.0.0.1" in server.log.read_text()
 

@@ -11,7 +11,7 @@ import sys
 from tests.fakes.fingerprint import VOCAB, FingerprintExecutor
 from vllm.engine.core import Engine
 from vllm.engine.wire import Ready
-from vllm.entrypoints.engine_main import Fragile, main
+from vllm.entrypoints.engine_main import Fragile, longest, main
 from vllm.kv.groups import make_kv_plan
 from vllm.protocol.kv import FullKV
 from vllm.protocol.plan import SchedulerPlan
@@ -44,7 +44,7 @@ def build(words: dict[str, object]) -> tuple[Engine, Ready]:
         raise ValueError(words["broken"])
     engine = Engine(LIMITS, KV, Fragile(DeadlyExecutor(KV, LIMITS)))
     assert "torch" not in sys.modules
-    return engine, Ready(MAX_LEN, VOCAB, 20, KV.num_blocks, 4, "fingerprints")
+    return engine, Ready(MAX_LEN, longest(engine), VOCAB, 20, KV.num_blocks, 4, "fingerprints")
 
 
 if __name__ == "__main__":

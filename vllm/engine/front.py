@@ -27,7 +27,7 @@ from vllm.engine.folder import (
 from vllm.engine.intake import Intake, Limits
 from vllm.engine.stats import EngineStats
 from vllm.engine.wire import Ready
-from vllm.errors import EngineGenerateError, ValidationError
+from vllm.errors import CapacityError, EngineGenerateError, ValidationError
 from vllm.inputs import TypedPrompt
 from vllm.outputs import RequestOutput
 from vllm.protocol.events import SequenceUpdate
@@ -178,6 +178,12 @@ class Front:
             taken = self.model.intake.take(
                 request_id, prompt, params, priority=priority, tenant=tenant, add_special_tokens=special
             )
+            longest = self.model.ready.longest
+            if taken.request.max_len > longest:
+                raise CapacityError(
+                    f"prompt and output may reach {taken.request.max_len} tokens, but the KV cache holds {longest} at "
+                    f"most; ask for at most {longest} tokens in all."
+                )
             return Delivery(taken, self.model.make_decoder, self.model.token_text)
 
         if len(prompt.get("prompt") or "") > _AT_ONCE and "prompt_token_ids" not in prompt:

@@ -87,6 +87,8 @@ class Ready(msgspec.Struct, tag=True):
     """The engine can serve; what the front must know of it."""
 
     max_model_len: int
+    longest: int
+    """Most tokens, prompt and output, that the KV cache can hold for one sequence; max_model_len at most."""
     vocab_size: int
     max_logprobs: int
     num_blocks: int

@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 from vllm.engine.core import Engine
 from vllm.engine.wire import Abort, Add, Beat, Command, Failed, Frames, News, Ready, Refused, frame
+from vllm.errors import CapacityError
 from vllm.protocol.executor import Executor
 from vllm.protocol.step import StepPlan, StepResult
 
@@ -111,6 +112,23 @@ class Child:
             time.sleep(BEAT_S)
 
 
+def longest(engine: Engine) -> int:
+    """Most tokens of a sequence that runs alone."""
+
+    def fits(length: int) -> bool:
+        try:
+            engine.scheduler.check_fits(length)
+        except CapacityError:
+            return False
+        return True
+
+    low, high = 1, engine.plan.max_model_len
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
+
+
 def build(words: dict[str, object]) -> tuple[Engine, Ready]:
     """The engine for these arguments, and what the front must know. Raises ValueError where it cannot be built."""
     from vllm.assembly import announce, make_executor, make_plan
@@ -122,6 +140,7 @@ def build(words: dict[str, object]) -> tuple[Engine, Ready]:
     announce(plan)
     ready = Ready(
         max_model_len=plan.scheduler.max_model_len,
+        longest=longest(engine),
         vocab_size=described.decoder.vocab,
         max_logprobs=args.max_logprobs,
         num_blocks=plan.kv.num_blocks,

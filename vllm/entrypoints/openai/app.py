@@ -52,7 +52,6 @@ def _endpoint(module: ModuleType, server: Server) -> Endpoint:
     """A route behind the rules that hold for all."""
 
     async def endpoint(request: Request) -> Response | EventStream:
-        server.num_requests += 1
         try:
             if not module.IS_OPEN:
                 server.check_key(request)
@@ -67,8 +66,6 @@ def _endpoint(module: ModuleType, server: Server) -> Endpoint:
             if told.status == 500 and not isinstance(error, HttpError):
                 _log.error("%s %s failed.", request.method, request.url.path, exc_info=error)
             return told.response()
-        finally:
-            server.num_requests -= 1
 
     return endpoint
 

@@ -1,5 +1,6 @@
 """From the prompts of a request to a Flow of outputs. Called by: routes/completions, routes/chat."""
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 
@@ -27,6 +28,7 @@ async def open_flow(
     own = uuid.uuid4().hex  # why: a client may give the same request_id twice
     deliveries: list[Delivery] = []
     for place, prompt in enumerate(prompts):
+        await asyncio.sleep(0)  # why: a thousand prompts must not hold up everybody's streams
         if body.cache_salt is not None:
             prompt["cache_salt"] = body.cache_salt
         try:

@@ -34,8 +34,6 @@ class Server:
     metrics: Metrics
     created: int = field(default_factory=lambda: int(time.time()))
     is_draining: bool = False
-    num_requests: int = 0
-    """Answers in the making."""
 
     @property
     def names(self) -> tuple[str, ...]:

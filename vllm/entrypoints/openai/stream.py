@@ -5,7 +5,7 @@ the generator is closed in any case. Called by: routes.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -21,24 +21,32 @@ _HEAD = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-contro
 class EventStream:
     """A streamed answer: each piece of `events` is one or more whole events, sent in one go."""
 
-    def __init__(self, first: bytes, events: AsyncGenerator[bytes, None], headers: dict[str, str]) -> None:
-        self._first, self._events = first, events
+    def __init__(
+        self, first: bytes, events: AsyncGenerator[bytes, None], headers: dict[str, str], on_end: Callable[[], None]
+    ) -> None:
+        self._first, self._events, self._on_end = first, events, on_end
         self._headers = _HEAD + [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()]
 
     @classmethod
     async def begun(
-        cls, request: Request, events: AsyncGenerator[bytes, None], headers: dict[str, str]
+        cls,
+        request: Request,
+        events: AsyncGenerator[bytes, None],
+        headers: dict[str, str],
+        on_end: Callable[[], None],
     ) -> "EventStream | None":
-        """The stream once its first piece is there, so that what fails before it is an error status."""
+        """The stream once its first piece is there, so that what fails before it is an error status.
+
+        `on_end` is called in any case: a generator that never began runs no `finally`.
+        """
+        first = None
         try:
             first = await unless_gone(request, anext(events, b""))
-        except BaseException:
-            await events.aclose()
-            raise
-        if first is None:
-            await events.aclose()
-            return None
-        return cls(first, events, headers)
+        finally:
+            if first is None:
+                await events.aclose()
+                on_end()
+        return None if first is None else cls(first, events, headers, on_end)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         pump = asyncio.ensure_future(self._pump(send))
@@ -50,6 +58,7 @@ class EventStream:
                 task.cancel()
             await asyncio.gather(pump, gone, return_exceptions=True)
             await self._events.aclose()
+            self._on_end()
 
     async def _pump(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self._headers})

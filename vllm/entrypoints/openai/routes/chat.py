@@ -47,8 +47,11 @@ async def answer(request: Request, server: Server) -> Response | EventStream | N
     flow = await open_flow(server, body, [prompt], params, special=False)
     made = _Answer(body, server, flow, answer_id("chatcmpl", body, request))
     if body.stream:
-        return await EventStream.begun(request, made.events(), headers)
-    whole = await unless_gone(request, made.whole())
+        return await EventStream.begun(request, made.events(), headers, flow.close)
+    try:
+        whole = await unless_gone(request, made.whole())
+    finally:
+        flow.close()
     return None if whole is None else Response(_json(whole), headers=headers, media_type="application/json")
 
 
@@ -118,16 +121,13 @@ class _Answer:
         usage = Usage(list(self.flow.deliveries))
         choices: list[dict[str, Any]] = []
         last: RequestOutput | None = None
-        try:
-            async for batch in self.flow:
-                for place, output in batch:
-                    last = output
-                    for c in output.outputs:
-                        usage.note(place, output, len(c.token_ids))
-                        message = {"role": self._role(), "content": c.text, "refusal": None}
-                        choices.append({"index": c.index, "message": message, **self._rest(c)})
-        finally:
-            self.flow.close()
+        async for batch in self.flow:
+            for place, output in batch:
+                last = output
+                for c in output.outputs:
+                    usage.note(place, output, len(c.token_ids))
+                    message = {"role": self._role(), "content": c.text, "refusal": None}
+                    choices.append({"index": c.index, "message": message, **self._rest(c)})
         out = {**self._head("chat.completion"), "choices": choices, "usage": usage.as_dict()}
         if last is not None and self.body.prompt_logprobs is not None:
             out["prompt_logprobs"] = prompt_logprobs(last.prompt_logprobs)
@@ -143,28 +143,25 @@ class _Answer:
         usage = Usage(list(self.flow.deliveries))
         head = b"data: " + _json(self._head("chat.completion.chunk"))[:-1] + b',"choices":['
         begun: set[int] = set()
-        try:
-            async for batch in self.flow:
-                pieces = []
-                for place, output in batch:
-                    for c in output.outputs:
-                        if not c.text and not c.token_ids and c.finish_reason is None:
-                            continue
-                        usage.note(place, output, len(c.token_ids))
-                        tail = b',"usage":' + _json(usage.as_dict()) if with_usage else b""
-                        if c.index not in begun:
-                            begun.add(c.index)
-                            delta = {"role": self._role(), "content": ""}
-                            opening = {"index": c.index, "delta": delta, "logprobs": None, "finish_reason": None}
-                            pieces.append(head + _json(opening) + b"]" + tail + b"}\n\n")
-                        pieces.append(head + self._delta(c) + b"]" + tail + b"}\n\n")
-                if pieces:
-                    yield b"".join(pieces)
-            if ends_with_usage:
-                yield head + b'],"usage":' + _json(usage.as_dict()) + b"}\n\n"
-            yield DONE
-        finally:
-            self.flow.close()
+        async for batch in self.flow:
+            pieces = []
+            for place, output in batch:
+                for c in output.outputs:
+                    if not c.text and not c.token_ids and c.finish_reason is None:
+                        continue
+                    usage.note(place, output, len(c.token_ids))
+                    tail = b',"usage":' + _json(usage.as_dict()) if with_usage else b""
+                    if c.index not in begun:
+                        begun.add(c.index)
+                        delta = {"role": self._role(), "content": ""}
+                        opening = {"index": c.index, "delta": delta, "logprobs": None, "finish_reason": None}
+                        pieces.append(head + _json(opening) + b"]" + tail + b"}\n\n")
+                    pieces.append(head + self._delta(c) + b"]" + tail + b"}\n\n")
+            if pieces:
+                yield b"".join(pieces)
+        if ends_with_usage:
+            yield head + b'],"usage":' + _json(usage.as_dict()) + b"}\n\n"
+        yield DONE
 
     def _delta(self, c: CompletionOutput) -> bytes:
         """What is new of one choice, as JSON; nearly all are nothing but text."""

@@ -43,8 +43,11 @@ async def answer(request: Request, server: Server) -> Response | EventStream | N
     flow = await open_flow(server, body, prompts, params, special)
     made = _Answer(body, server, flow, answer_id("cmpl", body, request), prompts)
     if body.stream:
-        return await EventStream.begun(request, made.events(), headers)
-    whole = await unless_gone(request, made.whole())
+        return await EventStream.begun(request, made.events(), headers, flow.close)
+    try:
+        whole = await unless_gone(request, made.whole())
+    finally:
+        flow.close()
     return None if whole is None else Response(_json(whole), headers=headers, media_type="application/json")
 
 
@@ -130,12 +133,9 @@ class _Answer:
         """The answer in one piece."""
         usage = Usage(list(self.flow.deliveries))
         states, choices = self._states(usage), []
-        try:
-            async for batch in self.flow:
-                for place, output in batch:
-                    choices += [self._choice(place, output, c, states[place, c.index]) for c in output.outputs]
-        finally:
-            self.flow.close()
+        async for batch in self.flow:
+            for place, output in batch:
+                choices += [self._choice(place, output, c, states[place, c.index]) for c in output.outputs]
         choices.sort(key=lambda choice: choice["index"])
         return {**self._head(), "choices": choices, "usage": usage.as_dict()}
 
@@ -147,23 +147,20 @@ class _Answer:
         usage = Usage(list(self.flow.deliveries))
         states = self._states(usage)
         head = b"data: " + _json(self._head())[:-1] + b',"choices":['
-        try:
-            async for batch in self.flow:
-                pieces = []
-                for place, output in batch:
-                    for c in output.outputs:
-                        if not c.text and not c.token_ids and c.finish_reason is None:
-                            continue
-                        choice = _json(self._choice(place, output, c, states[place, c.index]))
-                        tail = b',"usage":' + _json(usage.as_dict()) if with_usage else b""
-                        pieces.append(head + choice + b"]" + tail + b"}\n\n")
-                if pieces:
-                    yield b"".join(pieces)
-            if ends_with_usage:
-                yield head + b'],"usage":' + _json(usage.as_dict()) + b"}\n\n"
-            yield DONE
-        finally:
-            self.flow.close()
+        async for batch in self.flow:
+            pieces = []
+            for place, output in batch:
+                for c in output.outputs:
+                    if not c.text and not c.token_ids and c.finish_reason is None:
+                        continue
+                    choice = _json(self._choice(place, output, c, states[place, c.index]))
+                    tail = b',"usage":' + _json(usage.as_dict()) if with_usage else b""
+                    pieces.append(head + choice + b"]" + tail + b"}\n\n")
+            if pieces:
+                yield b"".join(pieces)
+        if ends_with_usage:
+            yield head + b'],"usage":' + _json(usage.as_dict()) + b"}\n\n"
+        yield DONE
 
 
 @dataclass(slots=True)
