@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.http_server import KEY, Running, serving, wait_for
+from tests.support.opt_folder import write_opt
 
 PROMPT = "The capital of France is"
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
@@ -284,6 +285,19 @@ def test_sigterm_lets_open_streams_finish(server: Running):
     assert "The server has ended" in server.log.read_text().splitlines()[-1]
 
 
+def test_a_folder_without_a_chat_template(tmp_path: Path):
+    folder = write_opt(tmp_path / "opt", prefix="model.", hidden=96, layers=2)
+    with serving(tmp_path, "--model", str(folder), "--strict-fields", "--max-model-len", "64") as server:
+        answer = server.post(COMPLETIONS, prompt="Hello", max_tokens=3, ignore_eos=True, model=str(folder))
+        assert answer["usage"]["completion_tokens"] == 3
+        status, answer, _ = server.ask("POST", CHAT, {"messages": MESSAGES})
+        assert status == 400
+        assert "--chat-template" in answer["error"]["message"]
+        status, answer, _ = server.ask("POST", COMPLETIONS, {"prompt": "a", "temprature": 1})
+        assert (status, answer["error"]["param"]) == (400, "temprature")
+        assert "'temperature'" in answer["error"]["message"]
+
+
 def test_what_stops_a_start_is_one_line(tmp_path: Path):
     import socket
 
@@ -299,6 +313,11 @@ def test_what_stops_a_start_is_one_line(tmp_path: Path):
     assert done.returncode != 0
     assert str(tmp_path) in done.stderr
     assert "Traceback" not in done.stderr
+    assert str(tmp_path) in done.stderr.splitlines()[-1]
+    done = start("--port", "0", "--ssl-certfile", str(tmp_path / "no.pem"), "--ssl-keyfile", str(tmp_path / "no.key"))
+    assert done.returncode != 0
+    assert done.stderr.count("\n") == 1
+    assert "no.pem" in done.stderr
     done = start("--port", "0", "--enable-auto-tool-choice")
     assert done.returncode != 0
     assert "--enable-auto-tool-choice is not accepted" in done.stderr

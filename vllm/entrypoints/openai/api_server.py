@@ -9,6 +9,7 @@ line of its log, and then the exit status is not 0; no child outlives it. Called
 import argparse
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import sys
@@ -85,12 +86,12 @@ async def _serve(engine_args: EngineArgs, args: ServerArgs, sock: socket.socket)
     metrics = Metrics(name)
     front = Front(engine_args, metrics)
     server = Server(engine_args, args, front, metrics)
+    http = make_server(make_app(server), args)
     try:
-        http = make_server(make_app(server), args)
         http.config.load()
-    except (OSError, ValueError) as error:
-        _log.error("The server cannot start: %s", error)
-        return 1
+    except OSError as error:
+        files = f"{args.ssl_certfile} and {args.ssl_keyfile}"
+        raise ValidationError(f"the TLS files {files} cannot be read: {error}.", field="ssl_certfile") from None
 
     def on_signal() -> None:
         http.force_exit = http.should_exit  # why: the second one is meant
@@ -99,6 +100,7 @@ async def _serve(engine_args: EngineArgs, args: ServerArgs, sock: socket.socket)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     starting = asyncio.create_task(_start(server, sock))
+    cause = ""
     answering = asyncio.create_task(http.serve(sockets=[sock]))
     try:
         await asyncio.wait({starting, answering}, return_when=asyncio.FIRST_COMPLETED)
@@ -112,16 +114,16 @@ async def _serve(engine_args: EngineArgs, args: ServerArgs, sock: socket.socket)
             return 0
         raise EngineDeadError(front.client.dead)
     except (OSError, ValueError, EngineDeadError) as error:
+        cause = str(error)
         http.should_exit = True
         await answering
-        _log.error("The server ends: %s", error)
         return 1
     finally:
         starting.cancel()
         await front.stop()
         with contextlib.suppress(asyncio.CancelledError, OSError, ValueError, EngineDeadError):
             await starting
-        _log.info("The server has ended.")
+        _log.log(logging.ERROR if cause else logging.INFO, "The server has ended%s", f": {cause}" if cause else ".")
 
 
 async def _start(server: "Server", sock: socket.socket) -> None:

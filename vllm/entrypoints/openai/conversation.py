@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from vllm.chat.template import render
+from vllm.entrypoints.openai.errors import HttpError
 from vllm.entrypoints.openai.schemas import Tool
 from vllm.entrypoints.openai.state import Server
 
@@ -38,6 +39,8 @@ class Conversation(Protocol):
 async def conversation_ids(server: Server, body: Conversation, **variables: Any) -> tuple[str, list[int]]:
     """(text, ids) of the prompt. Raises ChatTemplateError; one for a model without a template names --chat-template."""
     tokenizer = server.tokenizer
+    if tokenizer.chat_template is None and server.engine_args.chat_template is None:
+        raise HttpError(400, "This model has no chat template; start the server with --chat-template, or use prompts.")
     tools = [tool.model_dump(exclude_none=True) for tool in body.tools or ()] or None
 
     def make() -> tuple[str, list[int]]:
