@@ -298,6 +298,21 @@ def test_a_folder_without_a_chat_template(tmp_path: Path):
         assert "'temperature'" in answer["error"]["message"]
 
 
+@pytest.mark.slow
+def test_a_killed_worker_of_two_loses_and_doubles_nothing(tmp_path: Path):
+    asked = {"prompt": PROMPT, "max_tokens": 150, "temperature": 0, "ignore_eos": True}
+    with serving(tmp_path, "-tp", "2") as server:
+        undisturbed = texts(server.post(COMPLETIONS, **asked))[0]
+        tasks = Path(f"/proc/{server.engine_pid()}/task").glob("*/children")
+        workers = [int(word) for task in tasks for word in task.read_text().split()]
+        assert len(workers) >= 2
+        events = server.stream(COMPLETIONS, **asked)
+        first = next(events)
+        os.kill(workers[-1], signal.SIGKILL)
+        assert gather([first, *events])[0] == undisturbed
+        assert "was killed by signal 9" in server.log.read_text()
+
+
 def test_what_stops_a_start_is_one_line(tmp_path: Path):
     import socket
 

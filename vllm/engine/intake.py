@@ -6,6 +6,7 @@ sequence. Called by: entrypoints (offline and server), before the engine's `add`
 """
 
 import hashlib
+import itertools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,7 +63,8 @@ class Intake:
     limits: Limits
     generation_config: Mapping[str, Any]
     seed: int = 0
-    _drawn: int = field(default=0, init=False)
+    _drawn: "itertools.count[int]" = field(default_factory=itertools.count, init=False)
+    # why: a server takes long prompts in threads, and two of them must not draw the same seed
 
     def take(
         self,
@@ -180,8 +182,7 @@ class Intake:
         """One per sequence. Without a seed of its own a request draws the next one of the engine's stream."""
         base = params.seed
         if base is None:
-            base = sequence_seed(self.seed, -1 - self._drawn)
-            self._drawn += 1
+            base = sequence_seed(self.seed, -1 - next(self._drawn))
         return tuple(sequence_seed(base, i) for i in range(params.n))
 
     def _bad_words(self, words: list[str]) -> list[list[int]]:
