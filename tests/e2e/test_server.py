@@ -296,6 +296,22 @@ def test_a_folder_without_a_chat_template(tmp_path: Path):
         status, answer, _ = server.ask("POST", COMPLETIONS, {"prompt": "a", "temprature": 1})
         assert (status, answer["error"]["param"]) == (400, "temprature")
         assert "'temperature'" in answer["error"]["message"]
+        leaves_at_the_second_signal(server)
+
+
+def leaves_at_the_second_signal(server: Running) -> None:
+    engine = server.engine_pid()
+    os.kill(engine, signal.SIGSTOP)  # so that nothing ends by itself
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(server.post, COMPLETIONS, prompt="a", max_tokens=2)
+        wait_for(lambda: server.ask("GET", "/load")[1] == {"server_load": 1}, 3, "an open request")
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(2) == 1
+        assert hanging.exception(5) is not None
+    wait_for(lambda: not Path(f"/proc/{engine}").exists(), 5, "the engine's end")
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -94,7 +95,9 @@ async def _serve(engine_args: EngineArgs, args: ServerArgs, sock: socket.socket)
         raise ValidationError(f"the TLS files {files} cannot be read: {error}.", field="ssl_certfile") from None
 
     def on_signal() -> None:
-        http.force_exit = http.should_exit  # why: the second one is meant
+        if server.is_draining:
+            _log.warning("A second signal: leaving at once.")
+            os._exit(1)  # why: it is meant; the engine ends with us
         http.should_exit = server.is_draining = True
 
     for number in (signal.SIGINT, signal.SIGTERM):
