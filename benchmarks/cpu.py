@@ -48,11 +48,13 @@ def prompts(serial: int, num: int, length: int) -> list[list[int]]:
     return [[5 + (7 * j + 13 * k + 101 * serial + j * j * serial) % 7000 for j in range(length)] for k in range(num)]
 
 
-def serve_vllm(model: str, quantization: str):
+def serve_vllm(model: str, quantization: str, is_peer: bool):
     """generate(prompts, new tokens) of the package that this Python imports as vllm."""
     from vllm import LLM, SamplingParams
 
     extra = {"quantization": quantization} if quantization != "none" else {}
+    if is_peer:
+        extra["gpu_memory_utilization"] = 0.3  # why: it wants that share of memory free, and its rivals hold some
     llm = LLM(
         model=model,
         load_format="dummy",
@@ -71,7 +73,7 @@ def serve_vllm(model: str, quantization: str):
     return generate
 
 
-def serve_transformers(model: str, quantization: str):
+def serve_transformers(model: str):
     """generate(prompts, new tokens) of transformers."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -97,7 +99,10 @@ def child(engine: str, model: str, quantization: str) -> None:
     """Answer `serial num length new` lines with seconds, on the real standard output."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    generate = (serve_transformers if engine == "transformers" else serve_vllm)(model, quantization)
+    if engine == "transformers":
+        generate = serve_transformers(model)
+    else:
+        generate = serve_vllm(model, quantization, is_peer=engine != "ours")
     print(time.perf_counter() - STARTED, file=answers)
     for line in sys.stdin:
         serial, num, length, new = map(int, line.split())
