@@ -11,6 +11,6 @@ house: ; @sh scripts/setup.sh test && exec $(PY) -m tools.house
 package: ; @sh scripts/setup.sh test && exec sh scripts/package.sh
 gpu: ; @exec sh scripts/gpu.sh
 gpu-deps: ; @exec sh scripts/gpu_deps.sh
-e2e fault: ; @sh scripts/setup.sh test && exec sh scripts/test.sh tests/$@ -m "not gpu and not multi_gpu and not network"
+e2e fault: ; @sh scripts/setup.sh e2e && exec sh scripts/test.sh tests/$@ -m "not gpu and not multi_gpu and not network"
 bench: ; @sh scripts/setup.sh && exec $(PY) -m benchmarks
 docs: ; @sh scripts/setup.sh test && $(PY) -m tools.house map && $(PY) -m tools.house faults && exec sh scripts/test.sh tests/house/test_docs.py -m "slow or not slow"

@@ -6,6 +6,7 @@ top). A verb file has NAMES, HELP, add_arguments(parser) and run(arguments) -> e
 Called by: the console script.
 """
 
+import os
 import sys
 
 from vllm.config.cli import FlexibleArgumentParser
@@ -37,6 +38,10 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # why: `vllm ... | head` is no fault; Python would complain once more while it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return status
 
 
