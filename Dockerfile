@@ -1,5 +1,5 @@
 # A GPU server:  docker build -t my-vllm .
-#                docker run --gpus all --ipc=host -p 8000:8000 -v ~/.cache/huggingface:/root/.cache/huggingface my-vllm --model MODEL
+#                docker run --gpus all --ipc=host -p 8000:8000 -v ~/.cache/huggingface:/models -e HF_HOME=/models my-vllm --model MODEL
 # Arguments after the image's name are those of `vllm serve`, as with the image vllm/vllm-openai. For the CPU: docker/Dockerfile.cpu
 # The base brings Python, torch and CUDA's libraries; this adds less than 300 MB and keeps that torch.
 ARG BASE_IMAGE=pytorch/pytorch:2.11.0-cuda13.0-cudnn9-runtime
