@@ -87,7 +87,16 @@ def make_plan(args: "EngineArgs", weights: bool = True) -> tuple[Path, Described
     folder = find_folder(args, weights)
     config = override(read_config(folder), args.hf_overrides)
     described = find_network(args, folder, config)
-    plan = resolve(args, described.architecture, described.decoder, str(folder), stored_dtype(config), device_facts())
+    plan = resolve(
+        args,
+        described.architecture,
+        described.decoder,
+        str(folder),
+        stored_dtype(config),
+        device_facts(),
+        described.weights,
+        described.stored,
+    )
     return folder, described, plan
 
 

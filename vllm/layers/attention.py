@@ -11,6 +11,7 @@ from vllm.layers.norm import NormLayer
 from vllm.ops.attention import AttentionShape
 from vllm.ops.batch import Batch
 from vllm.ops.heads import HeadsShape
+from vllm.ops.quantize import Quantized
 from vllm.parts.mixer import Attention
 from vllm.parts.tensors import Piece
 
@@ -28,6 +29,7 @@ class AttentionLayer:
         tp, d = c.mesh.tp, part.heads.dim
         heads, kv_heads = local_heads(part, tp.size, tp.rank)
         self._qkv, self._out = column(c, f"{name}.qkv"), row(c, f"{name}.o")
+        self.intake = self._qkv.intake
         self._sizes = (heads * d, kv_heads * d, kv_heads * d)
         self._rope, self._ropes = part.rope, c.ropes
         if part.rope is not None:
@@ -44,7 +46,7 @@ class AttentionLayer:
         self._cache = c.ops.helper("attention", "layout")(c.slabs[slab], c.kv_dtype, block_size, self._shape)
         self._split, self._attend = c.ops.split_heads, c.ops.attention
 
-    def __call__(self, x: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor | Quantized, batch: Batch) -> torch.Tensor:
         qkv = self._qkv(x)
         cos, sin = (None, None) if self._rope is None else self._ropes.at(self._rope, batch)
         q_norm = k_norm = None

@@ -31,6 +31,10 @@ class BlockLayer:
         self.ffn = MoELayer(c, ffn, f"{name}.ffn") if isinstance(ffn, MoE) else MLPLayer(c, ffn, f"{name}.ffn")
         self.scale = part.residual_scale
         self.shares_norm = part.pre_ffn is None
+        reads, also = self.mixer.intake, self.ffn.intake
+        if part.wiring is not Wiring.PARALLEL or not self.shares_norm or (reads is not None and reads.like(also)):
+            self.pre_mixer.feed(reads)
+        self.pre_ffn.feed(also)
 
     def scaled(self, x: torch.Tensor) -> torch.Tensor:
         """x times the block's residual scale."""

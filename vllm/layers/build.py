@@ -80,7 +80,8 @@ def build(
     mesh = mesh or Mesh()
     c = Context(ops, mesh, weights, kv_plan, slabs, RopeTables(max_len, device), device, dtype, dtype_of(kv_plan.dtype))
     if worker_plan.quantization != "none":
-        c.linear = Catalogue("vllm.quantization").load(worker_plan.quantization).OP
+        method = Catalogue("vllm.quantization").load(worker_plan.quantization)
+        c.linear, c.comes_packed, c.weight_block = method.OP, method.AT_LOAD, worker_plan.weight_block
     model = Model(c, decoder)
     if weights:
         raise ValueError(f"tensors that no layer of this rank takes: {', '.join(sorted(weights)[:5])}")
@@ -98,6 +99,8 @@ DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
+    "float8_e4m3fn": torch.float8_e4m3fn,
+    "float8_e5m2": torch.float8_e5m2,
 }
 
 

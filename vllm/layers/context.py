@@ -28,7 +28,11 @@ class Context:
     dtype: torch.dtype
     kv_dtype: torch.dtype
     linear: str = "linear"
-    """The op of linear maps: `linear`, or `linear_int8` where weights are quantized as they are taken."""
+    """The op of linear maps: `linear`, or another where a method quantizes them."""
+    comes_packed: bool = False
+    """Weights of that other op come with their scales; what has none is left to `linear`. Else it packs them itself."""
+    weight_block: tuple[int, int] = (0, 0)
+    """Rows and columns of a weight that share a scale."""
 
     def take(self, name: str) -> torch.Tensor:
         """The tensor of this name; it leaves the dict. KeyError names what is missing."""

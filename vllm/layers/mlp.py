@@ -4,26 +4,35 @@ import torch
 
 from vllm.layers.context import Context
 from vllm.layers.linear import Linear, column, row
+from vllm.ops.quantize import Quantized
 from vllm.parts.ffn import MLP, MoE
 
 
 class MLPLayer:
     """down(act(gate(x)) * up(x)), or down(act(up(x))) without a gate."""
 
-    __slots__ = ("_act", "_activate", "_down", "_up")
+    __slots__ = ("_act", "_activate", "_down", "_quantize", "_up", "intake")
 
     def __init__(self, c: Context, part: MLP, name: str) -> None:
         self._up = column(c, f"{name}.gate_up" if part.gated else f"{name}.up")
         self._down = row(c, f"{name}.down")
         self._activate = c.ops.activate_mul if part.gated else c.ops.activate
         self._act = part.act
+        self.intake = self._up.intake
+        self._quantize = c.ops.activate_mul_quantize if part.gated and self._down.intake is not None else None
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return self._down(self._activate(self._up(x), self._act))
+    def __call__(self, x: torch.Tensor | Quantized) -> torch.Tensor:
+        up = self._up(x)
+        if self._quantize is not None:
+            return self._down(self._quantize(up, self._act, self._down.intake))
+        return self._down(self._activate(up, self._act))
 
 
 class MoELayer:
     """Routed experts, each cut over tp along its inner size, and perhaps an expert that every token visits."""
+
+    intake = None
+    """The router reads tokens as they are."""
 
     def __init__(self, c: Context, part: MoE, name: str) -> None:
         self._part, self._axis, self._ops = part, c.mesh.tp, c.ops

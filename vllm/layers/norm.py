@@ -6,6 +6,7 @@ Weights are kept in float32, with Gemma's one already added, so that kernels hav
 import torch
 
 from vllm.layers.context import Context
+from vllm.ops.quantize import Intake
 from vllm.parallel.mesh import Axis
 from vllm.parts.basic import Norm
 
@@ -13,7 +14,7 @@ from vllm.parts.basic import Norm
 class NormLayer:
     """One norm. `part` None is the identity; `wide` rows are cut over tp, so their mean is summed over the axis."""
 
-    __slots__ = ("_add", "_axis", "_bias", "_layer", "_part", "_rms", "_weight")
+    __slots__ = ("_add", "_axis", "_bias", "_intake", "_layer", "_ops", "_part", "_rms", "_weight")
 
     def __init__(self, c: Context, part: Norm | None, name: str, axis: Axis | None = None) -> None:
         weight = c.take(f"{name}.weight").float() if part and part.affine else None
@@ -23,18 +24,28 @@ class NormLayer:
         self._bias = None if bias is None else bias.float()
         self._axis = axis if axis and axis.size > 1 else None
         self._rms, self._layer, self._add = c.ops.rms_norm, c.ops.layer_norm, c.ops.add_rms_norm
+        self._ops = c.ops
+        self._intake: Intake | None = None
 
     @property
     def weight(self) -> torch.Tensor | None:
         """float32 weight (with the one added), for ops that fuse this norm."""
         return self._weight
 
+    def feed(self, intake: Intake | None) -> None:
+        """From now on give only what linear maps with this intake read: the norm's values, quantized."""
+        if self._part is not None and self._part.kind == "rms" and self._axis is None:
+            self._intake = intake
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """The norm of x; `Quantized` where the layer was told to feed an intake."""
         part = self._part
         if part is None:
             return x
         if self._axis is not None:
             return self._sharded(x, part)
+        if self._intake is not None:
+            return self._ops.rms_norm_quantize(x, self._weight, part.eps, self._intake)
         if part.kind == "rms":
             return self._rms(x, self._weight, part.eps)
         return self._layer(x, self._weight, self._bias, part.eps)
@@ -43,6 +54,8 @@ class NormLayer:
         """(s, norm(s)) with s = x + delta; delta None is zero. May overwrite delta."""
         if delta is None:
             return x, self(x)
+        if self._part is not None and self._intake is not None:
+            return self._ops.add_rms_norm_quantize(delta, x, self._weight, self._part.eps, self._intake)
         if self._part is not None and self._part.kind == "rms":
             return self._add(delta, x, self._weight, self._part.eps)
         x = x + delta

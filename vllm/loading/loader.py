@@ -8,13 +8,14 @@ Called by: worker.
 """
 
 from collections import defaultdict
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
 from vllm.errors import ModelLoadError
-from vllm.loading import dummy
+from vllm.loading import dummy, quantized
 from vllm.loading.match import Match, Matcher
 from vllm.loading.readers.folder import open_folder
 from vllm.loading.readers.source import Source
@@ -23,6 +24,8 @@ from vllm.parts.checkpoint import Weights
 from vllm.parts.decoder import Decoder
 from vllm.parts.tensors import TensorSpec, stage_tensors, tensors
 from vllm.protocol.plan import LoadPlan, WorkerPlan
+from vllm.quantization.forms import Form, forms
+from vllm.quantization.read import METHODS
 
 _READERS = 8
 
@@ -35,21 +38,48 @@ def load_weights(
     A tied head has no tensor of its own; the last pipeline stage then holds `embed.weight`. Raises ModelLoadError.
     """
     specs = {s.name: s for s in stage_tensors(decoder, worker_plan.pp_size, worker_plan.pp_rank)}
-    shards = _allocate(specs, worker_plan)
+    in_fp8 = _forms(specs, weights, load_plan, worker_plan)
+    shards = {**_allocate(specs, worker_plan, in_fp8), **quantized.allocate(in_fp8, worker_plan)}
     if load_plan.load_format == "dummy":
-        dummy.fill(shards, specs, load_plan.seed, worker_plan.tp_size, worker_plan.tp_rank)
+        _fill_dummy(shards, specs, in_fp8, load_plan.seed, worker_plan)
         return shards
     sources = open_folder(Path(load_plan.path), load_plan.load_format)
-    _Filling(decoder, weights, specs, shards, worker_plan).run(sources, load_plan.path)
+    scales = None if load_plan.stored is None else quantized.Scales(load_plan.stored)
+    sources = sources if scales is None else scales.keep(sources)
+    _Filling(decoder, weights, specs, shards, worker_plan, in_fp8, scales).run(sources, load_plan.path)
     return shards
 
 
-def _allocate(specs: dict[str, TensorSpec], plan: WorkerPlan) -> dict[str, torch.Tensor]:
+def _forms(specs: dict[str, TensorSpec], weights: Weights, load_plan: LoadPlan, plan: WorkerPlan) -> dict[str, Form]:
+    """Weights that are kept in fp8."""
+    if plan.quantization == "none" or not METHODS.load(plan.quantization).AT_LOAD:
+        return {}
+    return forms(specs.values(), weights, load_plan.stored, plan.tp_size)
+
+
+def _allocate(specs: dict[str, TensorSpec], plan: WorkerPlan, but: Collection[str] = ()) -> dict[str, torch.Tensor]:
     dtype: torch.dtype = getattr(torch, plan.dtype)
     return {
         name: torch.empty(spec.local_shape(plan.tp_size, plan.tp_rank), dtype=dtype, device=plan.device)
         for name, spec in specs.items()
+        if name not in but
     }
+
+
+def _fill_dummy(
+    shards: dict[str, torch.Tensor],
+    specs: dict[str, TensorSpec],
+    in_fp8: dict[str, Form],
+    seed: int,
+    plan: WorkerPlan,
+) -> None:
+    """Random weights; those in fp8 are the same ones, quantized one after the other."""
+    plain = {name: shard for name, shard in shards.items() if name in specs and name not in in_fp8}
+    dummy.fill(plain, specs, seed, plan.tp_size, plan.tp_rank)
+    for name, form in in_fp8.items():
+        whole = _allocate({name: specs[name]}, plan)
+        dummy.fill(whole, specs, seed, plan.tp_size, plan.tp_rank)
+        quantized.fill_dummy(shards, {name: form}, whole)
 
 
 class _Filling:
@@ -62,6 +92,8 @@ class _Filling:
         specs: dict[str, TensorSpec],
         shards: dict[str, torch.Tensor],
         plan: WorkerPlan,
+        in_fp8: dict[str, Form],
+        scales: quantized.Scales | None,
     ):
         everything = {s.name for s in tensors(decoder)}
         # why: a checkpoint may hold the tied head's table although it equals the embedding's
@@ -70,6 +102,8 @@ class _Filling:
         self._specs, self._shards, self._plan = specs, shards, plan
         self._origin: dict[tuple[str, int, int], str] = {}
         self._filled: dict[str, int] = defaultdict(int)
+        self._in_fp8, self._scales = in_fp8, scales
+        self._filler = quantized.Filler(shards, scales, plan)
 
     def run(self, sources: list[Source], folder: str) -> None:
         """Copy all that is ours, several tensors at a time."""
@@ -122,11 +156,19 @@ class _Filling:
         spec = self._specs[match.target]
         tensor, dst = source.read(), self._shards[spec.name]
         shape, dim = spec.shape, spec.shard_dim or 0
+        form = self._in_fp8.get(spec.name)
+        if self._scales is not None and form is None:
+            tensor = self._scales.restored(source, tensor)
         if match.unpack:
+            if self._scales is not None and form is not None:
+                raise ModelLoadError(f"{source.where} is quantized and not laid out as we do it, so it cannot be read")
             tensor = UNPACK[match.unpack](tensor, spec)
         if match.expert is not None:
             shape, dim, dst = shape[1:], dim - 1, dst[match.expert]
         self._check_shape(source, tensor, spec, match, shape, dim)
+        if form is not None:
+            self._filler.place(form, source, tensor, match.piece)
+            return
         at = from_ = 0
         for p, (start, length) in enumerate(spec.ranges(self._plan.tp_size, self._plan.tp_rank)):
             if match.piece is None or match.piece == p:

@@ -13,7 +13,9 @@ from vllm.ops.activation import activate, activate_mul
 from vllm.ops.attention import AttentionShape, Cache, attention, write_kv
 from vllm.ops.batch import Batch, GroupBatch
 from vllm.ops.linear import linear
+from vllm.ops.linear_fp8 import Fp8Weight, linear_fp8, linear_fp8_block, restore_weight
 from vllm.ops.moe import experts
+from vllm.ops.quantize import Quantized, quantize, restore
 from vllm.ops.softcap import softcap
 from vllm.ops.table import Target
 
@@ -31,6 +33,17 @@ def linear_tiled(x_TE: torch.Tensor, packed: object, bias_O: torch.Tensor | None
     """As the reference."""
     assert isinstance(packed, torch.Tensor)
     return _product(x_TE, packed, bias_O)
+
+
+def _fp8(x: torch.Tensor | Quantized, packed: Fp8Weight, bias_O: torch.Tensor | None = None) -> torch.Tensor:
+    """As the references."""
+    x = quantize(x, packed.intake) if isinstance(x, torch.Tensor) else x
+    weight = restore_weight(packed.data_OE, packed.scale, packed.block)
+    return _product(restore(x), weight, None if bias_O is None else bias_O.float()).to(x.dtype)
+
+
+linear_fp8.kernel("tiled", when=_when, rank=_RANK)(_fp8)
+linear_fp8_block.kernel("tiled", when=_when, rank=_RANK)(_fp8)
 
 
 def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

@@ -10,6 +10,7 @@ A source without alternatives fills the whole target (all pieces are already sta
 tensor is row e of the target's first dimension. Unpackers live in `loading/unpack.py` under the name given here.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -34,6 +35,26 @@ class Weights:
     rules: tuple[Rule, ...]
     prefixes: tuple[str, ...] = ("",)
     ignore: tuple[str, ...] = ()
+
+
+_ALTERNATIVES = re.compile(r"\{([^{}]*\|[^{}]*)\}")
+
+
+def sources(weights: Weights, target: str) -> Iterator[tuple[str, ...]]:
+    """Checkpoint names that could fill `target`: per prefix and rule those of its pieces, in order.
+
+    Experts stay a pattern (`{e}`).
+    """
+    layer = re.match(r"layers\.(\d+)\.", target)
+    number = layer[1] if layer else ""
+    for rule in weights.rules:
+        if rule.target.replace("{i}", number) != target:
+            continue
+        source = rule.source.replace("{i}", number)
+        pieces = _ALTERNATIVES.search(source)
+        names = [source.replace(pieces[0], one) for one in pieces[1].split("|")] if pieces else [source]
+        for prefix in weights.prefixes:
+            yield tuple(prefix + name for name in names)
 
 
 def both(source: str, target: str, unpack: str = "") -> Iterator[Rule]:

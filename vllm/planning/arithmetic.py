@@ -7,6 +7,7 @@ from vllm.config.args import EngineArgs
 from vllm.errors import RefusedError
 from vllm.planning.choices import Choices
 from vllm.protocol.facts import DeviceFacts
+from vllm.protocol.plan import Stored
 from vllm.util import env
 from vllm.util.arith import human_bytes
 
@@ -39,20 +40,43 @@ def choose_dtype(args: EngineArgs, checkpoint: str, device: DeviceFacts, chosen:
     return took
 
 
-def choose_quantization(args: EngineArgs, device: DeviceFacts, chosen: Choices) -> str:
-    """`none` or the method by which weights are quantized at load."""
+def choose_quantization(args: EngineArgs, stored: Stored | None, device: DeviceFacts, chosen: Choices) -> str:
+    """`none` or the method by which linear maps are kept: the checkpoint's own, or one that is applied at load."""
     said = args.quantization
-    if said in (None, "none"):
+    if stored is not None:
+        if said not in (None, "none", stored.said, stored.method):
+            raise RefusedError(
+                f"quantization {said!r} cannot be applied: this checkpoint is quantized already "
+                f"({stored.said!r}). Leave quantization out.",
+                field="quantization",
+                value=said,
+            )
+        took = stored.method
+        chosen.note("quantization", took, f"the checkpoint is quantized ({stored.said})")
+    elif said in (None, "none"):
         return "none"
-    if said != "int8" or device.kind != "cpu":
+    elif said == "fp8" or (said == "int8" and device.kind == "cpu"):
+        took = said
+    else:
+        does = "int8 and fp8 are" if device.kind == "cpu" else "fp8 is"
         raise RefusedError(
-            f"quantization {said!r} is not supported on {device.kind} yet; on a CPU int8 is.",
+            f"quantization {said!r} is not supported on {device.kind} yet; {does}. A quantized checkpoint says so "
+            f"itself.",
             field="quantization",
             value=said,
         )
-    if not device.int8:
-        chosen.note("quantization", said, "this CPU has no VNNI instructions, so int8 saves memory but is slow")
-    return said
+    if took == "int8" and not device.int8:
+        chosen.note("quantization", took, "this CPU has no VNNI instructions, so int8 saves memory but is slow")
+    if took != "int8" and not device.fp8:
+        if device.kind != "cpu":
+            raise RefusedError(
+                f"quantization {took!r} needs a GPU with 8-bit floating-point products (compute capability 8.9 or "
+                f"later); {device.name} has none. Take the unquantized weights.",
+                field="quantization",
+                value=took,
+            )
+        chosen.note("quantization", took, "right on a CPU but slow, for it has no fp8 products; int8 is the fast one")
+    return took
 
 
 def choose_threads(weights: int, ranks: int, device: DeviceFacts, chosen: Choices) -> int:

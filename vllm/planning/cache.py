@@ -130,11 +130,12 @@ def _too_large(decoder: Network, room: Room, left: int, wanted: int) -> str:
 def _what_would_fit(decoder: Network, room: Room) -> str:
     """Ways that were computed to fit come first."""
     ways, limit = [], room.device.free_bytes * 0.8
-    for dtype, quantization in (("bfloat16", "none"), (room.dtype, "int8")):
+    method = "int8" if room.device.kind == "cpu" else "fp8"
+    for dtype, quantization in (("bfloat16", "none"), (room.dtype, method)):
         small = weight_bytes(decoder, dtype, room.tp, room.pp, quantization) * room.ranks_here
         if small < room.spent.weights * room.ranks_here and small < limit:
             name = f"quantization={quantization!r}" if quantization != "none" else f"dtype={dtype!r}"
-            if quantization == "none" or room.device.kind == "cpu":
+            if quantization != "fp8" or room.device.fp8:
                 ways.append(f"{name} (weights of {human_bytes(small)})")
     largest = int(limit // (2 * room.ranks_here))
     ways.append("a smaller max_num_batched_tokens or KV cache")

@@ -7,11 +7,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from vllm.errors import ModelLoadError, ModelNotFoundError, RefusedError, UnknownArchitectureError, nearest, quoted
+from vllm.errors import ModelLoadError, ModelNotFoundError, UnknownArchitectureError, nearest, quoted
 from vllm.parts.checkpoint import Weights
 from vllm.parts.decoder import Decoder
 from vllm.parts.foreign import Foreign
 from vllm.parts.hf import HFConfig
+from vllm.protocol.plan import Stored
+from vllm.quantization.read import read_stored
 from vllm.util.catalog import Catalogue
 
 MODELS = Catalogue("vllm.models", "architecture")
@@ -25,6 +27,8 @@ class Described:
     config: HFConfig
     decoder: Decoder | Foreign
     weights: Weights
+    stored: Stored | None = None
+    """How the checkpoint is quantized; None where it is not."""
 
 
 def read_config(folder: Path) -> HFConfig:
@@ -48,17 +52,10 @@ def describe(config: HFConfig) -> Described:
         raise ModelLoadError(
             "config.json has no 'architectures', so it does not say which network the weights belong to"
         )
-    quantized = config.get("quantization_config")
-    if quantized:
-        method = quantized.get("quant_method", "unknown") if isinstance(quantized, dict) else quantized
-        raise RefusedError(
-            f"this checkpoint is quantized ({quoted(method)}), which is not supported yet; take the unquantized one.",
-            field="model",
-        )
     for name in said:
         if name in MODELS:
             module = MODELS.load(name)
-            return Described(name, config, module.describe(config), module.WEIGHTS)
+            return Described(name, config, module.describe(config), module.WEIGHTS, read_stored(config))
     code = " Its auto_map asks for code from the model's folder, which is never run." if config.get("auto_map") else ""
     raise UnknownArchitectureError(
         f"architecture {quoted(said[0])} is not described here.{nearest(said[0], MODELS.names())}{code}"

@@ -41,6 +41,7 @@ def cpu_facts(root: Path = Path("/")) -> DeviceFacts:
         flags=flags,
         bf16=may_bf16 and bool(flags & _BF16),
         int8=may_int8 and bool(flags & _INT8),
+        fp8=False,
     )
 
 

@@ -3,13 +3,15 @@
 Does not know files or devices. Called by: resolve, cache, `vllm plan`.
 """
 
+from vllm.parts.checkpoint import Weights
 from vllm.parts.decoder import Block, Decoder
 from vllm.parts.ffn import MLP, MoE
 from vllm.parts.foreign import Foreign
 from vllm.parts.tensors import TensorSpec, num_parameters, stage_tensors
-from vllm.util.catalog import Catalogue
+from vllm.protocol.plan import Stored
+from vllm.quantization.forms import LINEARS, forms
+from vllm.quantization.read import METHODS
 
-METHODS = Catalogue("vllm.quantization", "quantization method")
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -21,26 +23,47 @@ def count_parameters(network: Network) -> int:
     return network.num_parameters if isinstance(network, Foreign) else num_parameters(network)
 
 
-def weight_bytes(decoder: Network, dtype: str, tp_size: int, pp_size: int, quantization: str = "none") -> int:
-    """Bytes of the parameters on the rank that holds most."""
+def weight_bytes(
+    decoder: Network,
+    dtype: str,
+    tp_size: int,
+    pp_size: int,
+    quantization: str = "none",
+    weights: Weights | None = None,
+    stored: Stored | None = None,
+) -> int:
+    """Bytes of the parameters on the rank that holds most. `weights` and `stored` matter for fp8 checkpoints alone."""
     if isinstance(decoder, Foreign):
         return decoder.num_parameters * ITEMSIZE[dtype]
     stages = [
-        sum(_bytes(spec, dtype, tp_size, quantization) for spec in stage_tensors(decoder, pp_size, stage))
+        _stage_bytes(stage_tensors(decoder, pp_size, stage), dtype, tp_size, quantization, weights, stored)
         for stage in range(pp_size)
     ]
     return max(stages)
 
 
-def _bytes(spec: TensorSpec, dtype: str, tp_size: int, quantization: str) -> int:
-    shape, numel = spec.local_shape(tp_size, 0), 1
-    for size in shape:
-        numel *= size
-    if quantization != "none":
-        method = METHODS.load(quantization)
-        if spec.name.endswith(method.LINEARS):
-            return int(method.packed_bytes(shape[0], numel // shape[0]))
-    return numel * ITEMSIZE[dtype]
+def _stage_bytes(
+    specs: list[TensorSpec],
+    dtype: str,
+    tp_size: int,
+    quantization: str,
+    weights: Weights | None,
+    stored: Stored | None,
+) -> int:
+    method = None if quantization == "none" else METHODS.load(quantization)
+    packed = forms(specs, weights, stored, tp_size) if method is not None and method.AT_LOAD else {}
+    total = 0
+    for spec in specs:
+        shape, numel = spec.local_shape(tp_size, 0), 1
+        for size in shape:
+            numel *= size
+        if spec.name in packed:
+            total += packed[spec.name].bytes(tp_size)
+        elif method is not None and not method.AT_LOAD and spec.name.endswith(LINEARS):
+            total += int(method.packed_bytes(shape[0], numel // shape[0]))
+        else:
+            total += numel * ITEMSIZE[dtype]
+    return total
 
 
 def activation_bytes(decoder: Network, dtype: str, num_tokens: int, num_lines: int, tp_size: int) -> int:

@@ -9,6 +9,7 @@ split, a method that the device lacks. Does not know files or torch. Called by: 
 from dataclasses import replace
 
 from vllm.config.args import EngineArgs
+from vllm.parts.checkpoint import Weights
 from vllm.planning.arithmetic import choose_dtype, choose_quantization, choose_threads
 from vllm.planning.cache import Room, fit_context, kv_plan, longest_in, rank_block_bytes
 from vllm.planning.choices import Choices
@@ -16,24 +17,34 @@ from vllm.planning.limits import check_split, scheduler_plan
 from vllm.planning.memory import Network, activation_bytes, count_parameters, weight_bytes
 from vllm.planning.plan import Memory, Plan
 from vllm.protocol.facts import DeviceFacts
-from vllm.protocol.plan import LoadPlan, WorkerPlan
+from vllm.protocol.plan import LoadPlan, Stored, WorkerPlan
 
 _FIXED_BYTES = {"cpu": 200 << 20, "cuda": 1 << 30}
 
 
 def resolve(
-    args: EngineArgs, architecture: str, decoder: Network, path: str, checkpoint_dtype: str, device: DeviceFacts
+    args: EngineArgs,
+    architecture: str,
+    decoder: Network,
+    path: str,
+    checkpoint_dtype: str,
+    device: DeviceFacts,
+    weights: Weights | None = None,
+    stored: Stored | None = None,
 ) -> Plan:
-    """The Plan for one network on devices like `device`. `checkpoint_dtype` is what config.json says of the weights."""
+    """The Plan for one network on devices like `device`. `checkpoint_dtype` is what config.json says of the weights.
+
+    `stored` says how a quantized checkpoint keeps them, under the names of `weights`.
+    """
     chosen, tp, pp = Choices(), args.tensor_parallel_size, args.pipeline_parallel_size
     dtype = choose_dtype(args, checkpoint_dtype, device, chosen)
-    quantization = choose_quantization(args, device, chosen)
+    quantization = choose_quantization(args, stored, device, chosen)
     check_split(args, decoder, device, chosen)
     scheduler = scheduler_plan(args, decoder, device, chosen)
-    weights = weight_bytes(decoder, dtype, tp, pp, quantization)
+    size = weight_bytes(decoder, dtype, tp, pp, quantization, weights, stored)
     lines = min(scheduler.max_num_seqs, scheduler.max_num_batched_tokens)
     activations = activation_bytes(decoder, dtype, scheduler.max_num_batched_tokens, lines, tp)
-    spent = Memory(weights, 0, activations, _FIXED_BYTES[device.kind])
+    spent = Memory(size, 0, activations, _FIXED_BYTES[device.kind])
     kv = kv_plan(args, decoder, scheduler, Room(device, tp, pp, dtype, spent), chosen)
     most = longest_in(kv)
     scheduler = fit_context(args, scheduler, kv, most, chosen)
@@ -44,8 +55,9 @@ def resolve(
         max_num_batched_tokens=scheduler.max_num_batched_tokens,
         max_model_len=scheduler.max_model_len,
         deterministic=args.deterministic,
-        num_threads=choose_threads(weights, tp * pp, device, chosen),
+        num_threads=choose_threads(size, tp * pp, device, chosen),
         quantization=quantization,
+        weight_block=stored.block if stored else (0, 0),
         logprobs_mode=args.logprobs_mode,
         max_logprobs=args.max_logprobs,
         enforce_eager=args.enforce_eager,
@@ -58,7 +70,7 @@ def resolve(
         scheduler=scheduler,
         worker=worker,
         kv=kv,
-        load=LoadPlan(path, "auto" if args.load_format == "hf" else args.load_format, args.seed),
+        load=LoadPlan(path, "auto" if args.load_format == "hf" else args.load_format, args.seed, stored),
         memory=replace(spent, kv=kv.num_blocks * rank_block_bytes(kv, len(decoder.kv_kinds()), tp, pp)),
         max_tokens_in_cache=most,
         choices=tuple(chosen.rows),

@@ -19,8 +19,16 @@ def cuda_facts() -> DeviceFacts | None:
     free, total = torch.cuda.mem_get_info(0)
     properties = torch.cuda.get_device_properties(0)
     has_bf16 = properties.major >= 8
+    has_fp8 = torch.version.hip is None and (properties.major, properties.minor) >= (8, 9)
     return DeviceFacts(
-        "cuda", properties.name, total, free, bf16=has_bf16, int8=properties.major >= 7, count=torch.cuda.device_count()
+        "cuda",
+        properties.name,
+        total,
+        free,
+        bf16=has_bf16,
+        int8=properties.major >= 7,
+        fp8=has_fp8,
+        count=torch.cuda.device_count(),
     )
 
 

@@ -20,5 +20,7 @@ class DeviceFacts:
     """Has fast bfloat16 arithmetic."""
     int8: bool = True
     """Has fast int8 dot products."""
+    fp8: bool = True
+    """Has fast 8-bit floating-point arithmetic."""
     count: int = 1
     """Devices of this kind that are visible."""

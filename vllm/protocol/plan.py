@@ -48,6 +48,9 @@ class WorkerPlan:
     kernels: dict[str, str] = field(default_factory=dict)
     """op name -> kernel name (`reference` is always there)."""
     quantization: str = "none"
+    """`none` or the method (vllm/quantization) by which linear maps are kept."""
+    weight_block: tuple[int, int] = (0, 0)
+    """Rows and columns of a weight that share a scale, where the method has such blocks."""
     logprobs_mode: str = "raw_logprobs"
     max_logprobs: int = 20
     enforce_eager: bool = False
@@ -55,6 +58,22 @@ class WorkerPlan:
     tp_rank: int = 0
     pp_size: int = 1
     pp_rank: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """How a quantized checkpoint keeps its linear maps, as config.json says it."""
+
+    said: str
+    """What config.json calls the format, for messages."""
+    method: str
+    """The method (vllm/quantization) that runs such weights."""
+    block: tuple[int, int] = (0, 0)
+    """Rows and columns that share a scale; (0, 0): one scale per row or per tensor."""
+    static: bool = False
+    """The checkpoint holds one scale for the inputs of each map; else they are scaled as they come."""
+    ignore: tuple[str, ...] = ()
+    """Modules that are not quantized: names, or `re:` and an expression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +85,5 @@ class LoadPlan:
     load_format: str = "auto"
     """auto, safetensors, pt or dummy."""
     seed: int = 0
+    stored: Stored | None = None
+    """How a quantized checkpoint keeps its weights; None for one that is not quantized."""

@@ -6,8 +6,7 @@ Embedding, head, router and stacked experts keep their dtype. No checkpoint says
 NAMES = ("int8",)
 OP = "linear_int8"
 """The op that replaces `linear`; its `pack` quantizes the weight as it was loaded."""
-LINEARS = (".qkv.weight", ".o.weight", ".gate_up.weight", ".up.weight", ".down.weight")
-"""Ends of the names of the tensors it replaces."""
+AT_LOAD = False
 
 
 def packed_bytes(rows: int, inner: int) -> int:
