@@ -115,17 +115,6 @@ def test_chat(server: Running):
     assert streamed == choice["logprobs"]["content"]
 
 
-def test_tools_are_shown_and_never_half_promised(server: Running):
-    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
-    asked = {"messages": MESSAGES, "max_tokens": 4, "tools": [tool]}
-    status, answer, headers = server.ask("POST", "/v1/chat/completions", asked)
-    assert (status, headers["x-tool-calls"]) == (200, "left as text")
-    bare = server.post("/v1/chat/completions", messages=MESSAGES, max_tokens=4)
-    assert answer["usage"]["prompt_tokens"] > bare["usage"]["prompt_tokens"]
-    status, answer, _ = server.ask("POST", "/v1/chat/completions", {**asked, "tool_choice": "required"})
-    assert (status, answer["error"]["param"]) == (400, "tool_choice")
-
-
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 
 
@@ -349,9 +338,10 @@ def test_what_stops_a_start_is_one_line(tmp_path: Path):
     assert done.returncode != 0
     assert done.stderr.count("\n") == 1
     assert "no.pem" in done.stderr
-    done = start("--port", "0", "--enable-auto-tool-choice")
+    done = start("--port", "0", "--tool-call-parser", "hermse")
     assert done.returncode != 0
-    assert "--enable-auto-tool-choice is not accepted" in done.stderr
+    assert "the nearest known is 'hermes'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def start(*flags: str) -> subprocess.CompletedProcess:

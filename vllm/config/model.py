@@ -48,6 +48,9 @@ class ModelArgs:
     served_model_name: tuple[str, ...] | None = knob(None, "strings", "names the server answers to")
     model_impl: str = knob("auto", "str", "our description, or the transformers fallback", choices=MODEL_IMPLS)
     chat_template: str | None = knob(None, "str", "a template file, or the template itself")
+    reasoning_parser: str = knob(
+        "auto", "str", "how the model writes its thoughts; auto: as its chat template shows; none: they are text"
+    )
     hf_token: Any = knob(None, "any", "token for the hub; True: the one stored by huggingface-cli login", repr=False)
     download_dir: str | None = knob(None, "str", "folder for downloads, when not the hub's own cache")
     load_format: str = knob("auto", "str", "kind of weight files; dummy: random weights", choices=LOAD_FORMATS)

@@ -28,6 +28,10 @@ class ServerArgs:
     uvicorn_log_level: str = knob("info", "str", "level of the HTTP server's own log", choices=LOG_LEVELS)
     disable_uvicorn_access_log: bool = knob(False, "bool", "no line per HTTP request")
     chat_template_content_format: str = knob("auto", "str", "what templates get as content", choices=CONTENT_FORMATS)
+    enable_auto_tool_choice: bool = knob(True, "bool", "the model may call tools where the request leaves it open")
+    tool_call_parser: str = knob(
+        "auto", "str", "how the model writes tool calls; auto: as its chat template shows; none: they are text"
+    )
     enable_force_include_usage: bool = knob(False, "bool", "every stream ends with its usage")
     strict_fields: bool = knob(False, "bool", "refuse request fields that nobody knows, instead of naming them")
     shutdown_timeout: int = knob(30, "int", "seconds that open requests get to finish after SIGTERM")

@@ -26,10 +26,9 @@ _IGNORED = {
     "enable_server_load_tracking": "see /metrics",
     "enable_per_request_metrics": "see /metrics",
     "exclude_tools_when_tool_choice_none": "they always are",
+    "tool_strict_level": "tools that say strict are",
 }
 _REFUSED = {
-    "enable_auto_tool_choice": "tool calls are left as text in this version",
-    "tool_call_parser": "tool calls are left as text in this version",
     "tool_parser_plugin": "it would run other people's code",
     "tool_server": "there are no built-in tools",
     "middleware": "it would run other people's code",

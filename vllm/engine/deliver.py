@@ -30,7 +30,8 @@ class Decoder(Protocol):
         ...
 
 
-MakeDecoder = Callable[[Sequence[int], SamplingParams], Decoder]
+MakeDecoder = Callable[[Sequence[int], SamplingParams, frozenset[int]], Decoder]
+"""From prompt ids, options and the special tokens that are text all the same."""
 TokenText = Callable[[int], str]
 
 
@@ -54,14 +55,21 @@ class _Stream:
 class Delivery:
     """One request on its way out. Feed it updates; it returns outputs of the kind the caller asked for."""
 
-    def __init__(self, taken: Taken, make_decoder: MakeDecoder | None, token_text: TokenText | None) -> None:
+    def __init__(
+        self,
+        taken: Taken,
+        make_decoder: MakeDecoder | None,
+        token_text: TokenText | None,
+        shown: frozenset[int] = frozenset(),
+    ) -> None:
+        """`shown` are special tokens that are text all the same."""
         self.taken = taken
         self.params = taken.params
         self._token_text = token_text
         wants_text = make_decoder is not None and self.params.detokenize
         self._streams = [
             _Stream(
-                make_decoder(taken.prompt_token_ids, self.params) if wants_text and make_decoder else None,
+                make_decoder(taken.prompt_token_ids, self.params, shown) if wants_text and make_decoder else None,
                 StopChecker(self.params.stop or (), self.params.include_stop_str_in_output),
                 logprobs=None if self.params.logprobs is None else [],
                 cumulative=None if self.params.logprobs is None else 0.0,

@@ -52,12 +52,13 @@ def decoder_maker(tokenizer: Any) -> MakeDecoder | None:
         return None
     from vllm.tokenizer.detokenizer import Detokenizer
 
-    def make(prompt_ids: Sequence[int], params: SamplingParams) -> Detokenizer:
+    def make(prompt_ids: Sequence[int], params: SamplingParams, shown: frozenset[int] = frozenset()) -> Detokenizer:
         return Detokenizer(
             tokenizer,
             prompt_ids,
             skip_special_tokens=params.skip_special_tokens,
             spaces_between_special_tokens=params.spaces_between_special_tokens,
+            shown_ids=shown,
         )
 
     return make

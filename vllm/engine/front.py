@@ -169,8 +169,12 @@ class Front:
         priority: int = 0,
         tenant: str = "",
         special: bool = True,
+        shown: frozenset[int] = frozenset(),
     ) -> Delivery:
-        """Check and tokenise one prompt. Raises ValueError naming what is wrong with it."""
+        """Check and tokenise one prompt. `shown` are special tokens that are text all the same.
+
+        Raises ValueError naming what is wrong with it.
+        """
         if params.logits_processors:
             raise ValidationError("logits_processors are functions and cannot be sent.", field="logits_processors")
 
@@ -184,7 +188,7 @@ class Front:
                     f"prompt and output may reach {taken.request.max_len} tokens, but the KV cache holds {longest} at "
                     f"most; ask for at most {longest} tokens in all."
                 )
-            return Delivery(taken, self.model.make_decoder, self.model.token_text)
+            return Delivery(taken, self.model.make_decoder, self.model.token_text, shown)
 
         if len(prompt.get("prompt") or "") > _AT_ONCE and "prompt_token_ids" not in prompt:
             return await asyncio.to_thread(take)

@@ -91,6 +91,8 @@ class Format:
     tools: Calls | None = None
     new_id: Callable[[str, int], str] | None = None
     """(name, index) -> id of a call, where the family wants ids of its own form."""
+    signs: tuple[str, ...] = ()
+    """Literals that chat templates of this family hold, all of them."""
     main: Callable[[Any], Reading[None]] | None = None
     """A reader of whole answers, for families whose answers are not a span and then text with calls in it."""
 

@@ -7,4 +7,8 @@ from vllm.formats.json_calls import JsonCalls
 NAMES = ("hermes", "qwen3_json", "qwen3")
 THINK = Span("<think>", "</think>")
 CALLS = JsonCalls("<tool_call>", "</tool_call>")
-FORMATS = {"hermes": Format(THINK, CALLS), "qwen3_json": Format(THINK, CALLS), "qwen3": Format(THINK, CALLS)}
+FORMATS = {
+    "hermes": Format(THINK, CALLS, signs=("<tool_call>",)),
+    "qwen3_json": Format(THINK, CALLS),
+    "qwen3": Format(THINK, CALLS),
+}

@@ -32,8 +32,10 @@ class Detokenizer:
         prompt_ids: Sequence[int] = (),
         skip_special_tokens: bool = True,
         spaces_between_special_tokens: bool = True,
+        shown_ids: frozenset[int] = frozenset(),
     ):
-        skipped = tokenizer.skipped_ids if skip_special_tokens else frozenset()
+        """`shown_ids` are special tokens that are text all the same."""
+        skipped = tokenizer.skipped_ids - shown_ids if skip_special_tokens else frozenset()
         table = tokenizer.pieces
         self._stream: _PieceStream | _WindowStream
         if table is not None:

@@ -23,6 +23,7 @@ from vllm.config.cli import FlexibleArgumentParser, add_section
 from vllm.config.server import ServerArgs
 from vllm.config.server_compat import add_server_others, judge_server_others
 from vllm.errors import EngineDeadError, ValidationError
+from vllm.formats.choose import choose
 from vllm.util import env
 from vllm.util.log import get_logger
 
@@ -134,7 +135,9 @@ async def _start(server: "Server", sock: socket.socket) -> None:
     host, port = sock.getsockname()[:2]
     scheme = "https" if server.args.ssl_certfile else "http"
     _log.info("Listening on %s://%s:%d, which answers 503 until the engine is ready.", scheme, host, port)
+    choose("", server.args.tool_call_parser, server.engine_args.reasoning_parser)  # why: a wrong name ends it at once
     await server.front.start()
+    _log.debug("%s", server.format)
     server.metrics.on_ready(server.front.model.ready)
     _log.info("Ready: %s://%s:%d/v1 serves %s.", scheme, host, port, ", ".join(server.names))
 

@@ -22,7 +22,12 @@ def answer_id(prefix: str, body: Generation, request: Request) -> str:
 
 
 async def open_flow(
-    server: Server, body: Generation, prompts: Sequence[TypedPrompt], params: SamplingParams, special: bool
+    server: Server,
+    body: Generation,
+    prompts: Sequence[TypedPrompt],
+    params: SamplingParams,
+    special: bool,
+    shown: frozenset[int] = frozenset(),
 ) -> Flow:
     """Take in every prompt, then queue them all. Raises ValueError naming the prompt that cannot be served."""
     own = uuid.uuid4().hex  # why: a client may give the same request_id twice
@@ -34,7 +39,13 @@ async def open_flow(
         try:
             deliveries.append(
                 await server.front.take(
-                    f"{own}-{place}", prompt, params, priority=body.priority, tenant=body.user or "", special=special
+                    f"{own}-{place}",
+                    prompt,
+                    params,
+                    priority=body.priority,
+                    tenant=body.user or "",
+                    special=special,
+                    shown=shown,
                 )
             )
         except PromptError as error:

@@ -12,13 +12,18 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 
+from vllm.chat.template import template_text
 from vllm.config.args import EngineArgs
 from vllm.config.server import ServerArgs
 from vllm.engine.front import Front
 from vllm.entrypoints.openai.errors import HttpError
 from vllm.entrypoints.openai.metrics import Metrics
-from vllm.errors import RefusedError, nearest
+from vllm.errors import ChatTemplateError, RefusedError, nearest
+from vllm.formats.choose import choose
+from vllm.formats.format import Format
+from vllm.util.log import get_logger
 
+_log = get_logger(__name__)
 MAX_BODY = 32 * 2**20
 """Most bytes of a request's body."""
 Body = TypeVar("Body", bound=BaseModel)
@@ -34,6 +39,7 @@ class Server:
     metrics: Metrics
     created: int = field(default_factory=lambda: int(time.time()))
     is_draining: bool = False
+    _format: Format | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -46,6 +52,17 @@ class Server:
         if self.front.model.tokenizer is None:
             raise RefusedError("skip_tokenizer_init left the tokenizer out; only token ids go in.", field="prompt")
         return self.front.model.tokenizer
+
+    @property
+    def format(self) -> Format:
+        """How the model writes thoughts and tool calls. ValidationError for a parser that does not exist."""
+        if self._format is None:
+            args, tokenizer = self.engine_args, self.front.model.tokenizer
+            template = "" if tokenizer is None else shown_template(tokenizer, args.chat_template)
+            chosen = choose(template, self.args.tool_call_parser, args.reasoning_parser)
+            _log.info("Answers are read with %s.", chosen.why)
+            self._format = chosen.format
+        return self._format
 
     def now(self) -> int:
         """Seconds since 1970, for answers."""
@@ -89,6 +106,14 @@ class Server:
             raise HttpError(400, f"Unknown field {names[0]!r}.{near}", names[0])
         shown = ",".join(name[:64] for name in names[:16] if name.isascii() and name.isprintable())
         return {"x-ignored-fields": shown.replace("\r", "").replace("\n", "")}
+
+
+def shown_template(tokenizer: Any, given: str | None) -> str:
+    """The text of the template that tools are shown through; "" where there is none."""
+    try:
+        return template_text(tokenizer, given, tools=[{}])
+    except (ChatTemplateError, OSError):
+        return ""
 
 
 async def read(request: Request, schema: type[Body]) -> Body:

@@ -11,7 +11,7 @@ class Usage:
 
     def __init__(self, deliveries: list[Delivery]) -> None:
         self._prompt = sum(len(d.taken.prompt_token_ids) for d in deliveries)
-        self._completion = 0
+        self._completion = self.num_thought_tokens = 0
         self._cached: dict[int, int] = {}
 
     def note(self, place: int, output: RequestOutput, num_new: int) -> None:
@@ -26,4 +26,5 @@ class Usage:
             "completion_tokens": self._completion,
             "total_tokens": self._prompt + self._completion,
             "prompt_tokens_details": {"cached_tokens": sum(self._cached.values())},
+            "completion_tokens_details": {"reasoning_tokens": self.num_thought_tokens},
         }

@@ -1,7 +1,7 @@
-"""Chat completions: a conversation goes on by one message.
+"""Chat completions: a conversation goes on by one message: thoughts, text, tool calls.
 
-Tools are shown to the model through its template; what it writes to call one stays text until formats are built, and a
-response header says so. Invariant: a stream's pieces put together are the whole answer.
+Tools are shown to the model through its template, and what it writes is read by its format (see entrypoints/turn).
+Invariant: a stream's pieces put together are the whole answer.
 """
 
 from collections.abc import AsyncGenerator, Mapping
@@ -22,6 +22,8 @@ from vllm.entrypoints.openai.schemas import ChatRequest
 from vllm.entrypoints.openai.state import Server, read
 from vllm.entrypoints.openai.stream import DONE, EventStream, unless_gone
 from vllm.entrypoints.openai.usage import Usage
+from vllm.entrypoints.turn import Reader, ToolRules, Turn
+from vllm.formats.events import CallArguments, CallStart, Event, ReasoningDelta, TextDelta, collect
 from vllm.inputs import TokensPrompt
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import SamplingParams
@@ -31,7 +33,6 @@ METHODS = ("POST",)
 IS_OPEN = False
 NEEDS_ENGINE = True
 _json = msgspec.json.Encoder().encode
-_UNPARSED = {"x-tool-calls": "left as text"}
 
 
 async def answer(request: Request, server: Server) -> Response | EventStream | None:
@@ -39,13 +40,14 @@ async def answer(request: Request, server: Server) -> Response | EventStream | N
     body = await read(request, ChatRequest)
     server.check_model(body.model)
     headers = server.unknown(body.unknown_fields(), ChatRequest)
-    headers |= _check_tools(body)
+    rules = _rules(body, server)
     params = _params(body, server)
     variables = {} if body.reasoning_effort is None else {"reasoning_effort": body.reasoning_effort}
     text, ids = await conversation_ids(server, body, **variables)
     prompt = TokensPrompt(prompt=text, prompt_token_ids=ids)
-    flow = await open_flow(server, body, [prompt], params, special=False)
-    made = _Answer(body, server, flow, answer_id("chatcmpl", body, request))
+    turn = Turn.of(server.format, rules, text, server.tokenizer)
+    flow = await open_flow(server, body, [prompt], params, special=False, shown=turn.shown)
+    made = _Answer(body, server, flow, answer_id("chatcmpl", body, request), turn)
     if body.stream:
         return await EventStream.begun(request, made.events(), headers, flow.close)
     try:
@@ -55,13 +57,17 @@ async def answer(request: Request, server: Server) -> Response | EventStream | N
     return None if whole is None else Response(_json(whole), headers=headers, media_type="application/json")
 
 
-def _check_tools(body: ChatRequest) -> dict[str, str]:
-    """Refuse what would need the answer to be a tool call; headers that say what becomes of one."""
-    if body.tool_choice not in (None, "none", "auto"):
+def _rules(body: ChatRequest, server: Server) -> ToolRules:
+    """What the request says about tools; those that may not be called are not shown to the model either."""
+    tools = [tool.model_dump(exclude_none=True) for tool in body.tools or ()]
+    rules = ToolRules.of(tools, body.tool_choice, body.parallel_tool_calls)
+    if rules.choice == "auto" and not server.args.enable_auto_tool_choice:
+        raise refused("tool_choice", "'auto' is turned off (--no-enable-auto-tool-choice)")
+    if rules.choice == "required":
         raise refused("tool_choice", "an answer cannot be made to be a tool call yet; 'auto' and 'none' are")
-    if body.tool_choice == "none":
+    if rules.choice == "none":
         body.tools = None
-    return _UNPARSED if body.tools else {}
+    return rules
 
 
 def _params(body: ChatRequest, server: Server) -> SamplingParams:
@@ -86,6 +92,7 @@ class _Answer:
     server: Server
     flow: Flow
     id: str
+    turn: Turn
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {
@@ -105,16 +112,28 @@ class _Answer:
         last = self.body.messages[-1].get("role")
         return str(last) if self.body.continue_final_message and last else "assistant"
 
-    def _rest(self, c: CompletionOutput) -> dict[str, Any]:
+    def _rest(self, c: CompletionOutput, reason: str | None) -> dict[str, Any]:
         """The fields that a choice has in both forms."""
-        rest: dict[str, Any] = {
-            "logprobs": self._logprobs(c),
-            "finish_reason": c.finish_reason,
-            "stop_reason": c.stop_reason,
-        }
+        rest: dict[str, Any] = {"logprobs": self._logprobs(c), "finish_reason": reason, "stop_reason": c.stop_reason}
         if self.body.return_token_ids:
             rest["token_ids"] = list(c.token_ids)
         return rest
+
+    def _choice(self, c: CompletionOutput, usage: Usage) -> dict[str, Any]:
+        """One whole choice."""
+        message: dict[str, Any] = {"role": self._role(), "content": c.text, "refusal": None}
+        reason = c.finish_reason
+        if not self.turn.is_plain:
+            reader = self.turn.reader()
+            answer = collect(reader.read(c))
+            usage.num_thought_tokens += reader.num_thought_tokens
+            reason = reader.finish_reason(c)
+            message["content"] = answer.text if answer.text or not answer.calls else None
+            thoughts = (answer.reasoning or None) if self.body.include_reasoning else None
+            message["reasoning"] = message["reasoning_content"] = thoughts
+            if answer.calls:
+                message["tool_calls"] = [_call(call.id, call.name, call.arguments) for call in answer.calls]
+        return {"index": c.index, "message": message, **self._rest(c, reason)}
 
     async def whole(self) -> Mapping[str, Any]:
         """The answer in one piece."""
@@ -126,8 +145,7 @@ class _Answer:
                 last = output
                 for c in output.outputs:
                     usage.note(place, output, len(c.token_ids))
-                    message = {"role": self._role(), "content": c.text, "refusal": None}
-                    choices.append({"index": c.index, "message": message, **self._rest(c)})
+                    choices.append(self._choice(c, usage))
         out = {**self._head("chat.completion"), "choices": choices, "usage": usage.as_dict()}
         if last is not None and self.body.prompt_logprobs is not None:
             out["prompt_logprobs"] = prompt_logprobs(last.prompt_logprobs)
@@ -142,7 +160,7 @@ class _Answer:
         with_usage = bool(options and options.continuous_usage_stats)
         usage = Usage(list(self.flow.deliveries))
         head = b"data: " + _json(self._head("chat.completion.chunk"))[:-1] + b',"choices":['
-        begun: set[int] = set()
+        readers: dict[int, Reader | None] = {}
         async for batch in self.flow:
             pieces = []
             for place, output in batch:
@@ -150,13 +168,17 @@ class _Answer:
                     if not c.text and not c.token_ids and c.finish_reason is None:
                         continue
                     usage.note(place, output, len(c.token_ids))
-                    tail = b',"usage":' + _json(usage.as_dict()) if with_usage else b""
-                    if c.index not in begun:
-                        begun.add(c.index)
+                    if c.index not in readers:
+                        readers[c.index] = None if self.turn.is_plain else self.turn.reader()
                         delta = {"role": self._role(), "content": ""}
                         opening = {"index": c.index, "delta": delta, "logprobs": None, "finish_reason": None}
+                        tail = b',"usage":' + _json(usage.as_dict()) if with_usage else b""
                         pieces.append(head + _json(opening) + b"]" + tail + b"}\n\n")
-                    pieces.append(head + self._delta(c) + b"]" + tail + b"}\n\n")
+                    reader = readers[c.index]
+                    made = self._delta(c) if reader is None else self._read_delta(reader, c, usage)
+                    if made:
+                        tail = b',"usage":' + _json(usage.as_dict()) if with_usage else b""
+                        pieces.append(head + made + b"]" + tail + b"}\n\n")
             if pieces:
                 yield b"".join(pieces)
         if ends_with_usage:
@@ -164,8 +186,46 @@ class _Answer:
         yield DONE
 
     def _delta(self, c: CompletionOutput) -> bytes:
-        """What is new of one choice, as JSON; nearly all are nothing but text."""
+        """What is new of a choice that is text and nothing else, as JSON."""
         if self.body.logprobs or c.finish_reason is not None or self.body.return_token_ids:
             delta = {"content": c.text} if c.text else {}
-            return _json({"index": c.index, "delta": delta, **self._rest(c)})
+            return _json({"index": c.index, "delta": delta, **self._rest(c, c.finish_reason)})
         return b'{"index":%d,"delta":{"content":%b},"logprobs":null,"finish_reason":null}' % (c.index, _json(c.text))
+
+    def _read_delta(self, reader: Reader, c: CompletionOutput, usage: Usage) -> bytes:
+        """What is new of a choice, as JSON; nothing when the reader waits for more."""
+        before = reader.num_thought_tokens
+        events = reader.read(c)
+        usage.num_thought_tokens += reader.num_thought_tokens - before
+        rest = c.finish_reason is not None or bool(self.body.logprobs or self.body.return_token_ids)
+        if not rest and len(events) == 1 and isinstance(events[0], TextDelta):
+            text = _json(events[0].text)
+            return b'{"index":%d,"delta":{"content":%b},"logprobs":null,"finish_reason":null}' % (c.index, text)
+        delta = _merged(events, self.body.include_reasoning)
+        if not delta and not rest:
+            return b""
+        return _json({"index": c.index, "delta": delta, **self._rest(c, reader.finish_reason(c))})
+
+
+def _merged(events: list[Event], with_reasoning: bool) -> dict[str, Any]:
+    """Events of one moment as one delta."""
+    answer: dict[str, Any] = {}
+    calls: dict[int, dict[str, Any]] = {}
+    for event in events:
+        match event:
+            case TextDelta(text):
+                answer["content"] = answer.get("content", "") + text
+            case ReasoningDelta(text) if with_reasoning:
+                answer["reasoning"] = answer["reasoning_content"] = answer.get("reasoning", "") + text
+            case CallStart(index, call_id, name):
+                calls[index] = {"index": index, **_call(call_id, name, "")}
+            case CallArguments(index, text):
+                call = calls.setdefault(index, {"index": index, "function": {"arguments": ""}})
+                call["function"]["arguments"] += text
+    if calls:
+        answer["tool_calls"] = list(calls.values())
+    return answer
+
+
+def _call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
