@@ -12,6 +12,9 @@ from pathlib import Path
 from vllm.errors import ModelNotFoundError
 from vllm.loading.files import KINDS, wanted, weight_files
 
+IMPORTED = ".imported"
+"""A file beside `snapshots`: where the model came from, when that was no hub."""
+
 
 def find_model(path: Path, revision: str | None = None) -> Path:
     """The folder with config.json at `path`, or inside it when `path` is a level of the cache. ModelNotFoundError."""
@@ -43,6 +46,11 @@ def cached_snapshot(cache: Path, repo: str, revision: str | None, weights: bool 
     except (OSError, ValueError):
         return None
     return folder
+
+
+def is_imported(snapshot: Path) -> bool:
+    """Whether a snapshot came from a folder or an address (`vllm pull`), so that no hub can have news of it."""
+    return (snapshot.parent.parent / IMPORTED).exists()
 
 
 def _snapshot(model: Path, revision: str | None) -> Path:

@@ -7,17 +7,20 @@ DEADLINE seconds, less when the model is already here; nothing is fetched offlin
 """
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from vllm.errors import ModelNotFoundError
-from vllm.loading.cache_layout import cached_snapshot
+from vllm.errors import ModelLoadError, ModelNotFoundError
+from vllm.loading.cache_layout import cached_snapshot, is_imported
+from vllm.loading.download import DISK
 from vllm.loading.files import wanted
 from vllm.loading.reach import Answer, Unreachable, get
-from vllm.loading.ways_out import not_fetched
+from vllm.loading.ways_out import NotFetchedError, not_fetched
 from vllm.util import env
+from vllm.util.arith import human_bytes
 from vllm.util.log import get_logger
 
 log = get_logger(__name__)
@@ -29,22 +32,36 @@ _FETCHERS = 4
 
 
 def fetch(
-    repo: str, revision: str | None, cache_dir: str | None, token: str | bool | None, weights: bool, load_format: str
+    repo: str,
+    revision: str | None,
+    cache_dir: str | None,
+    token: str | bool | None,
+    weights: bool,
+    load_format: str,
+    endpoint: str | None = None,
 ) -> Path:
-    """The snapshot of `repo` in the cache, fetched as far as it is not there. Raises ModelNotFoundError."""
+    """The snapshot of `repo` in the cache, fetched as far as it is not there. Raises ModelNotFoundError.
+
+    `endpoint` is another hub than HF_ENDPOINT names.
+    """
     cache = Path(cache_dir).expanduser() if cache_dir else default_cache()
     here = cached_snapshot(cache, repo, revision, weights)
+    if here is not None and is_imported(here):
+        return here  # why: it came from a folder or an address; no hub knows it
     if env.flag("HF_HUB_OFFLINE") or env.flag("TRANSFORMERS_OFFLINE"):
         if here is None:
             raise not_fetched(repo, f"HF_HUB_OFFLINE is set and {repo} is not (whole) in the cache {cache}")
         return here
-    endpoint, secret = (env.text("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"), find_token(token)
-    url = f"{endpoint}/api/models/{repo}/revision/{quote(revision or 'main', safe='')}"
+    endpoint = (endpoint or env.text("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    secret = find_token(token)
+    url = f"{endpoint}/api/models/{repo}/revision/{quote(revision or 'main', safe='')}?blobs=true"
     headers = {"Authorization": f"Bearer {secret}"} if secret else {}
     try:
         answer = get(url, DEADLINE if here is None else DEADLINE_CACHED, headers)
         if answer.status >= 500 or answer.status == 429:
-            raise Unreachable(f"it answered with status {answer.status}")
+            busy = Unreachable(f"it answered with status {answer.status}")
+            busy.wait = _seconds(answer.headers.get("retry-after"))
+            raise busy
         if not _is_json(answer):
             # why: a proxy's page or a sign-in portal must not be taken for the hub's word
             raise Unreachable(f"something that is no hub answered for it (status {answer.status})")
@@ -55,7 +72,10 @@ def fetch(
         happened = (
             f"{repo} is neither a folder here nor in the cache {cache}, and {endpoint} cannot be reached: {error}"
         )
-        raise not_fetched(repo, happened) from None
+        refusal = not_fetched(repo, happened)
+        if error.wait is not None:
+            refusal.may_pass, refusal.wait = True, error.wait
+        raise refusal from None
     listing = _listing(answer, repo, revision, endpoint, bool(secret))
     files = wanted((entry["rfilename"] for entry in listing["siblings"]), weights, load_format)
     if "config.json" not in files:
@@ -65,6 +85,7 @@ def fetch(
     commit = listing.get("sha")
     if here is not None and here.name == commit and all((here / name).exists() for name in files):
         return here
+    _check_space(repo, cache, listing["siblings"], files)
     return _download(repo, revision, cache, endpoint, secret, files)
 
 
@@ -149,12 +170,41 @@ def _download(repo: str, revision: str | None, cache: Path, endpoint: str, token
         raise ModelNotFoundError(_no_access(repo, endpoint, bool(token))) from None
     except OSError as error:
         # why: huggingface_hub's errors and httpx's are OSErrors here; disk errors (full, read-only) are too
-        raise not_fetched(repo, f"fetching {repo} from {endpoint} broke off: {_first_line(error)}") from None
+        raise _broke_off(repo, endpoint, error) from None
     except Exception as error:
         if type(error).__module__.split(".")[0] not in ("huggingface_hub", "httpx", "httpx2", "hf_xet"):
             raise
-        raise not_fetched(repo, f"fetching {repo} from {endpoint} broke off: {_first_line(error)}") from None
+        raise _broke_off(repo, endpoint, error) from None
     return first.parent
+
+
+def _broke_off(repo: str, endpoint: str, error: BaseException) -> NotFetchedError:
+    refusal = not_fetched(repo, f"fetching {repo} from {endpoint} broke off: {_first_line(error)}")
+    refusal.may_pass = not (isinstance(error, OSError) and error.errno in DISK)
+    return refusal
+
+
+def _check_space(repo: str, cache: Path, siblings: list[dict[str, Any]], files: list[str]) -> None:
+    """Raise ModelLoadError when what is still to fetch does not fit on the disk of the cache."""
+    sizes = {s["rfilename"]: s.get("size") or 0 for s in siblings}
+    blobs = cache / f"models--{repo.replace('/', '--')}" / "blobs"
+    here = sum(f.stat().st_size for f in blobs.iterdir()) if blobs.is_dir() else 0
+    needed = sum(sizes[name] for name in files) - here
+    place = next(p for p in (cache, *cache.parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise ModelLoadError(
+            f"{repo} needs {human_bytes(needed)} more on the disk of {cache}, and {human_bytes(free)} are free there; "
+            f"`vllm rm` removes models, HF_HOME or download_dir names another place"
+        )
+
+
+def _seconds(text: str | None) -> float:
+    """What Retry-After asks for, at most a minute; a date counts as one second."""
+    try:
+        return min(max(float(text or 1), 0.1), 60.0)
+    except ValueError:
+        return 1.0
 
 
 def _first_line(error: BaseException) -> str:

@@ -24,7 +24,9 @@ class Answer:
 
 
 class Unreachable(Exception):
-    """Nobody answered; the text says why."""
+    """Nobody answered; the text says why. `wait`: seconds after which a hub that is only busy may be asked again."""
+
+    wait: float | None = None
 
 
 def get(url: str, seconds: float, headers: Mapping[str, str] | None = None) -> Answer:
@@ -44,7 +46,7 @@ def _ask(url: str, seconds: float, headers: Mapping[str, str]) -> Answer | Unrea
     request = urllib.request.Request(url, headers={"User-Agent": "vllm", **headers})
     try:
         try:
-            with urllib.request.urlopen(request, timeout=seconds, context=_tls(url)) as reply:
+            with urllib.request.urlopen(request, timeout=seconds, context=tls(url)) as reply:
                 return Answer(reply.status, {k.lower(): v for k, v in reply.headers.items()}, reply.read(_MAX_ANSWER))
         except urllib.error.HTTPError as error:
             return Answer(error.code, {k.lower(): v for k, v in error.headers.items()}, error.read(_MAX_ANSWER))
@@ -54,7 +56,7 @@ def _ask(url: str, seconds: float, headers: Mapping[str, str]) -> Answer | Unrea
         return Unreachable(str(reason) or type(reason).__name__)
 
 
-def _tls(url: str) -> ssl.SSLContext | None:
+def tls(url: str) -> ssl.SSLContext | None:
     if not url.startswith("https:"):
         return None
     context = ssl.create_default_context()

@@ -40,12 +40,17 @@ def resolve_model(
         raise ModelNotFoundError(f"model {quoted(model)} is a file; {kind}")
     if path.is_dir():
         return find_model(path, revision)
+    check_name(model, revision)
+    weights = weights and load_format != "dummy"
+    if env.flag("VLLM_USE_MODELSCOPE"):
+        return modelscope.fetch(model, revision, download_dir, weights, load_format)
+    return hub.fetch(model, revision, download_dir, token, weights, load_format)
+
+
+def check_name(model: str, revision: str | None) -> None:
+    """Raise unless `model` and `revision` have the form of a hub's names."""
     if not _ID.fullmatch(model) or ".." in model or "--" in model:
         looks = "is not there" if model.startswith(("/", ".", "~")) or model.count("/") > 1 else "is no folder here"
         raise ModelNotFoundError(f"model {quoted(model)} {looks}, and it is not the name of a model on a hub either")
     if revision is not None and not re.fullmatch(r"[\w./\-]{1,200}", revision):
         raise ValidationError.of("revision", revision, "a branch, tag or commit")
-    weights = weights and load_format != "dummy"
-    if env.flag("VLLM_USE_MODELSCOPE"):
-        return modelscope.fetch(model, revision, download_dir, weights, load_format)
-    return hub.fetch(model, revision, download_dir, token, weights, load_format)
