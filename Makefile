@@ -13,4 +13,4 @@ gpu: ; @exec sh scripts/gpu.sh
 gpu-deps: ; @exec sh scripts/gpu_deps.sh
 e2e fault: ; @sh scripts/setup.sh e2e && exec sh scripts/test.sh tests/$@ -m "not gpu and not multi_gpu and not network"
 bench: ; @sh scripts/setup.sh && exec $(PY) -m benchmarks
-docs: ; @sh scripts/setup.sh test && $(PY) -m tools.house map && $(PY) -m tools.house faults && exec sh scripts/test.sh tests/house/test_docs.py -m "slow or not slow"
+docs: ; @sh scripts/setup.sh test && $(PY) -m tools.house map && $(PY) -m tools.house faults && $(PY) -m tools.house compat && exec sh scripts/test.sh tests/house/test_docs.py -m "slow or not slow"

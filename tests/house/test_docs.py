@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tools.house import compat
 from tools.house.source import ROOT
 
 BLOCK = re.compile(r"(<!-- replay: [^\n]*-->\n)?```python\n(.*?)```", re.DOTALL)
@@ -30,3 +31,7 @@ def test_block_runs(code, tmp_path):
 
 def test_there_are_blocks_to_run():
     assert len(list(blocks())) >= 2
+
+
+def test_the_page_of_flags_is_as_the_command_line():
+    assert compat.FILE.read_text("utf-8") == compat.page(), "python -m tools.house compat"

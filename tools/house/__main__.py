@@ -1,5 +1,5 @@
 """`python -m tools.house`: the state of the house. `... pin`: pin the lists as they are. `... map`: draw docs/map.md.
-`... faults`: write docs/troubleshooting.md and its Chinese twin.
+`... faults`: write docs/troubleshooting.md and its Chinese twin. `... compat`: write docs/compatibility.md.
 
 Exit status 1 when a law is broken (floors, cycles, pinned lists); sizes and words are only told.
 """
@@ -8,7 +8,7 @@ import datetime
 import sys
 import tomllib
 
-from tools.house import cycles, faults, floors, map, pins, sizes, words
+from tools.house import compat, cycles, faults, floors, map, pins, sizes, words
 from tools.house.source import ROOT, modules
 
 
@@ -48,5 +48,7 @@ if __name__ == "__main__":
         map.write()
     elif sys.argv[1:] == ["faults"]:
         faults.write()
+    elif sys.argv[1:] == ["compat"]:
+        compat.write()
     else:
         sys.exit(1 if report() else 0)

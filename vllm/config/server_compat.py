@@ -11,7 +11,7 @@ from typing import Any
 
 from vllm.errors import RefusedError
 
-_IGNORED = {
+IGNORED = {
     "enable_prompt_tokens_details": "usage always has them",
     "disable_fastapi_docs": "there are no such pages",
     "enable_offline_docs": "there are no such pages",
@@ -28,7 +28,7 @@ _IGNORED = {
     "exclude_tools_when_tool_choice_none": "they always are",
     "tool_strict_level": "tools that say strict are",
 }
-_REFUSED = {
+REFUSED = {
     "tool_parser_plugin": "it would run other people's code",
     "tool_server": "there are no built-in tools",
     "middleware": "it would run other people's code",
@@ -51,7 +51,7 @@ _REFUSED = {
 
 def add_server_others(parser: argparse.ArgumentParser) -> None:
     """Hidden flags, so that these words can be judged instead of unknown."""
-    for name in (*_IGNORED, *_REFUSED):
+    for name in (*IGNORED, *REFUSED):
         flag = "--" + name.replace("_", "-")
         if flag not in parser._option_string_actions:
             parser.add_argument(
@@ -68,11 +68,11 @@ def add_server_others(parser: argparse.ArgumentParser) -> None:
 def judge_server_others(arguments: argparse.Namespace, log: logging.Logger) -> None:
     """One line for the ignored ones. Raises RefusedError for a refused one."""
     given = vars(arguments)
-    for name, why in _REFUSED.items():
+    for name, why in REFUSED.items():
         if given.get(name) not in (None, False, "", [], {}, 0):
             flag = "--" + name.replace("_", "-")
             raise RefusedError(f"{flag} is not accepted: {why}.", field=name, remedy="Leave it out.")
-    ignored = [f"--{name.replace('_', '-')} ({why})" for name, why in _IGNORED.items() if given.get(name)]
+    ignored = [f"--{name.replace('_', '-')} ({why})" for name, why in IGNORED.items() if given.get(name)]
     if ignored:
         log.warning("Ignored: %s.", "; ".join(ignored))
 
