@@ -1,6 +1,7 @@
 """The two ends of a decoder: tokens to hidden states, hidden states to logits. Tables are cut over the vocabulary.
 
-rank r of tp holds rows [r * V / size, (r + 1) * V / size); a lookup is summed over tp, logits are gathered.
+rank r of tp holds rows [r * R, (r + 1) * R) of R = V / size, or a little more where size does not divide V: the rows
+behind the vocabulary are zeros. A lookup is summed over tp; logits are gathered and those of padding cut off.
 """
 
 import torch
@@ -56,6 +57,7 @@ class HeadLayer:
     def __init__(self, c: Context, decoder: Decoder, packed: object = None) -> None:
         """`packed` is the tied table of this rank's embedding; without one the tensors are taken."""
         self._part, self._axis, self._softcap = decoder.head, c.mesh.tp, c.ops.softcap
+        self._vocab = decoder.vocab
         proj = c.take_if("head.proj")
         self._proj = None if proj is None else Linear(c, proj, exact=True)
         if packed is None:
@@ -66,7 +68,10 @@ class HeadLayer:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[N, E] -> [N, V] float32."""
         x = x if self._proj is None else self._proj(x)
-        logits = self._axis.all_gather(self._map(x, self._packed, self._bias)).float()
+        logits = self._axis.all_gather(self._map(x, self._packed, self._bias))
+        if logits.shape[-1] > self._vocab:
+            logits = logits[..., : self._vocab].contiguous()
+        logits = logits.float()
         part = self._part
         if part.multiplier != 1.0:
             logits = logits * part.multiplier

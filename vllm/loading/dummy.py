@@ -33,7 +33,8 @@ def fill(
         else:
             whole = torch.empty(spec.shape, dtype=shard.dtype, device=shard.device)
             _repeat(whole, tiles[shard.dtype], start)
-            shard.copy_(_cut(whole, spec, tp_size, tp_rank))
+            share = _cut(whole, spec, tp_size, tp_rank)
+            shard.narrow(spec.shard_dim, 0, share.shape[spec.shard_dim]).copy_(share)
 
 
 def _tile(seed: int, like: torch.Tensor) -> torch.Tensor:

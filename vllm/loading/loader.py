@@ -59,11 +59,13 @@ def _forms(specs: dict[str, TensorSpec], weights: Weights, load_plan: LoadPlan, 
 
 def _allocate(specs: dict[str, TensorSpec], plan: WorkerPlan, but: Collection[str] = ()) -> dict[str, torch.Tensor]:
     dtype: torch.dtype = getattr(torch, plan.dtype)
-    return {
-        name: torch.empty(spec.local_shape(plan.tp_size, plan.tp_rank), dtype=dtype, device=plan.device)
-        for name, spec in specs.items()
-        if name not in but
-    }
+    size, rank = plan.tp_size, plan.tp_rank
+    shards = {}
+    for name, spec in specs.items():
+        if name not in but:
+            make = torch.zeros if spec.is_padded(size, rank) else torch.empty
+            shards[name] = make(spec.local_shape(size, rank), dtype=dtype, device=plan.device)
+    return shards
 
 
 def _fill_dummy(

@@ -22,6 +22,8 @@ from vllm.parts.decoder import Decoder
 from vllm.parts.ffn import MLP, MoE
 from vllm.parts.mixer import Attention
 
+_PADDING = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -29,9 +31,24 @@ class Piece:
 
     size: int
     units: int
+    is_padded: bool = False
+    """Where the ranks do not divide it, every rank has equal room and the last ones' ends hold zeros (vocabularies)."""
+
+    def room(self, size: int, rank: int) -> int:
+        """Length that a rank holds, padding and all."""
+        return self._padded_room(size) if self.is_padded else self.shard(size, rank)[1]
+
+    def _padded_room(self, size: int) -> int:
+        # why: whole vectors on every device; vocabularies that divide stay as they are
+        step = 1 if self.size % size == 0 else size * _PADDING
+        return -(-self.size // step) * step // size
 
     def shard(self, size: int, rank: int) -> tuple[int, int]:
         """(start, length) of a rank's share. With fewer units than ranks each unit is held by several ranks."""
+        if self.is_padded:
+            room = self._padded_room(size)
+            start = min(rank * room, self.size)
+            return start, min(room, self.size - start)
         if self.units >= size:
             if self.units % size:
                 raise ValueError(f"{self.units} units (heads or rows) cannot be split over {size} ranks evenly")
@@ -64,12 +81,16 @@ class TensorSpec:
         return n
 
     def local_shape(self, size: int, rank: int) -> tuple[int, ...]:
-        """Shape of the share of `rank` out of `size`."""
+        """Shape of what `rank` out of `size` holds: its share, and zeros where that is padded."""
         if self.shard_dim is None or size == 1:
             return self.shape
         shape = list(self.shape)
-        shape[self.shard_dim] = sum(p.shard(size, rank)[1] for p in self.pieces)
+        shape[self.shard_dim] = sum(p.room(size, rank) for p in self.pieces)
         return tuple(shape)
+
+    def is_padded(self, size: int, rank: int) -> bool:
+        """Whether `rank` holds more than its share."""
+        return size > 1 and any(p.room(size, rank) > p.shard(size, rank)[1] for p in self.pieces if p.is_padded)
 
     def ranges(self, size: int, rank: int) -> list[tuple[int, int]]:
         """Per piece (start within the piece, length) of the share of `rank`; everything where nothing is sharded."""
@@ -139,9 +160,9 @@ def layer_tensors(decoder: Decoder, i: int) -> Iterator[TensorSpec]:
 
 
 def embed_tensors(decoder: Decoder) -> Iterator[TensorSpec]:
-    """Parameters before the first layer. The token table is sharded over rows of the vocabulary."""
+    """Parameters before the first layer. The token table is sharded over rows of the vocabulary, padded."""
     e = decoder.embed
-    yield TensorSpec("embed.weight", (e.vocab, e.dim), 0, (Piece(e.vocab, e.vocab),))
+    yield TensorSpec("embed.weight", (e.vocab, e.dim), 0, (Piece(e.vocab, e.vocab, is_padded=True),))
     if e.positions:
         yield TensorSpec("embed.positions", (e.positions, decoder.hidden))
     if e.dim != decoder.hidden:
@@ -154,7 +175,7 @@ def head_tensors(decoder: Decoder) -> Iterator[TensorSpec]:
     yield from _norm("norm", decoder.final_norm)
     if e.dim != decoder.hidden:
         yield TensorSpec("head.proj", (e.dim, decoder.hidden))
-    vocab = (Piece(e.vocab, e.vocab),)
+    vocab = (Piece(e.vocab, e.vocab, is_padded=True),)
     if not decoder.head.tied:
         yield TensorSpec("head.weight", (e.vocab, e.dim), 0, vocab)
     if decoder.head.bias:

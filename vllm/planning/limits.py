@@ -70,10 +70,10 @@ def _why_not(decoder: Decoder, tp: int) -> str:
             return f"a divisor of the {heads.num} attention heads"
         if heads.num_kv % tp and tp % heads.num_kv:
             return f"a divisor or multiple of the {heads.num_kv} KV heads"
-        inter = ffn.expert.inter if isinstance(ffn, MoE) else ffn.inter
-        if inter % tp:
-            return f"a divisor of the {inter} feed-forward channels"
-    return f"a divisor of the {decoder.vocab} vocabulary entries" if decoder.vocab % tp else ""
+        for part in (ffn.expert, ffn.shared) if isinstance(ffn, MoE) else (ffn,):
+            if part is not None and part.inter % tp:
+                return f"a divisor of the {part.inter} feed-forward channels"
+    return ""
 
 
 def longest_sequence(args: EngineArgs, decoder: Network) -> int:

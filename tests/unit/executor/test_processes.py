@@ -24,7 +24,7 @@ from vllm.sampling_params import SamplingParams
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
-    "vocab_size": 96,
+    "vocab_size": 97,  # odd, so that two ranks pad it
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 3,

@@ -62,7 +62,7 @@ def _decoder(**kind):
     after = Norm(E) if wiring is Wiring.POST else None
     before = None if after else Norm(E)
     block = Block(mixer, ffn, before, before, after, after, wiring=wiring, residual_scale=0.7)
-    embed = Embedding(48, kind.get("embed", E), 2.5, positions=64, position_offset=2)
+    embed = Embedding(kind.get("vocab", 48), kind.get("embed", E), 2.5, positions=64, position_offset=2)
     head = Head(kind.get("tied", False), bias=True, multiplier=0.5, softcap=9.0)
     return Decoder(E, (block,) * 4, embed, head, Norm(E, kind="layer", bias=True), 64)
 
@@ -77,6 +77,8 @@ KINDS = {
     "parallel": {"wiring": Wiring.PARALLEL, "plain": True},
     "post": {"wiring": Wiring.POST, "tied": True},
     "narrow_embedding": {"embed": 16, "tied": True},
+    "padded_vocabulary": {"vocab": 101},
+    "padded_tied_vocabulary": {"vocab": 101, "tied": True},
 }
 
 
@@ -97,6 +99,10 @@ def _batch(n, plan):
     )
 
 
+def _padding(spec, tp, t):
+    return sum(piece.room(tp, t) - piece.shard(tp, t)[1] for piece in spec.pieces)
+
+
 def _cut(decoder, weights, tp, t, pp, p):
     """A rank's share of whole tensors."""
     out = {}
@@ -108,6 +114,7 @@ def _cut(decoder, weights, tp, t, pp, p):
                 start, length = piece.shard(tp, t)
                 parts.append(x.narrow(spec.shard_dim, at + start, length))
                 at += piece.size
+            parts.append(x.new_zeros(spec.local_shape(tp, t)).narrow(spec.shard_dim, 0, _padding(spec, tp, t)))
             x = torch.cat(parts, spec.shard_dim)
         out[spec.name] = x.clone()
     return out

@@ -29,3 +29,15 @@ def test_every_unit_is_held(units: int, size: int) -> None:
 def test_uneven_split_is_refused(units: int, size: int) -> None:
     with pytest.raises(ValueError, match="evenly"):
         Piece(units * 16, units).shard(size, 0)
+
+
+@pytest.mark.parametrize(("rows", "size"), [(50257, 2), (49155, 8), (101, 2), (101, 4), (5, 16), (128, 2)])
+def test_a_vocabulary_is_padded_where_ranks_do_not_divide_it(rows: int, size: int) -> None:
+    piece = Piece(rows, rows, is_padded=True)
+    room = {piece.room(size, r) for r in range(size)}
+    assert len(room) == 1, "gathered logits are of equal length"
+    (each,) = room
+    assert each * size == rows if rows % size == 0 else each % 64 == 0
+    held = [piece.shard(size, r) for r in range(size)]
+    assert [row for start, length in held for row in range(start, start + length)] == list(range(rows))
+    assert all(start == min(r * each, rows) for r, (start, _) in enumerate(held)), "padding is behind all rows"

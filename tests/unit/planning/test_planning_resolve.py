@@ -219,6 +219,11 @@ def test_splits_that_cannot_be_made(sizes: dict[str, int], text: str) -> None:
         plan(**sizes)
 
 
+def test_a_vocabulary_that_ranks_do_not_divide_is_padded() -> None:
+    odd, even = (plan(config={**SMALL, "vocab_size": v}, tensor_parallel_size=2).memory.weights for v in (1027, 1152))
+    assert odd == even, "1027 rows are two shares of 576"
+
+
 def test_more_ranks_than_devices() -> None:
     with pytest.raises(ValidationError, match=r"ranks \(8\) <= visible devices \(4\)"):
         plan(H200, LLAMA_8B, tensor_parallel_size=8)
