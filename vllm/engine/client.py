@@ -167,7 +167,7 @@ class EngineClient:
         """Send what may go. A request that gave tokens before, or lost siblings, is resumed with what it gave."""
         if not self._journal.has_waiting or not self.is_serving or self._child is None:
             return
-        self._child.send([Add.of(entry.request, entry.emitted) for entry in self._journal.due()])
+        self._child.send([Add(entry.request, entry.emitted) for entry in self._journal.due()])
 
 
 def _fail(entry: Entry, why: str) -> None:

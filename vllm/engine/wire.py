@@ -8,14 +8,13 @@ entrypoints.engine_main.
 """
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 import msgspec
 
 from vllm.engine.stats import EngineStats
 from vllm.protocol.events import SequenceUpdate
-from vllm.protocol.request import Request, TokenSpan
-from vllm.sampling_params import SamplingParams
+from vllm.protocol.request import Request
 
 _LENGTH = struct.Struct("<I")
 
@@ -23,53 +22,8 @@ _LENGTH = struct.Struct("<I")
 class Add(msgspec.Struct, tag=True):
     """A request; with `emitted` (sibling index -> tokens already given) one that is resumed."""
 
-    request_id: str
-    token_ids: tuple[int, ...]
-    sampling: SamplingParams
-    seeds: tuple[int, ...]
-    max_len: int
-    stop_ids: frozenset[int]
-    arrival: float
-    priority: int
-    tenant: str
-    cache_salt: str
-    features: dict[str, object]
+    request: Request
     emitted: dict[int, list[int]] | None = None
-
-    @classmethod
-    def of(cls, request: Request, emitted: Mapping[int, Sequence[int]] | None = None) -> "Add":
-        """The message for a request whose prompt is tokens."""
-        assert all(isinstance(span, TokenSpan) for span in request.spans), "only token prompts cross to the engine"
-        return cls(
-            request_id=request.request_id,
-            token_ids=tuple(request.prompt_token_ids()),
-            sampling=request.sampling,
-            seeds=request.seeds,
-            max_len=request.max_len,
-            stop_ids=request.stop_ids,
-            arrival=request.arrival,
-            priority=request.priority,
-            tenant=request.tenant,
-            cache_salt=request.cache_salt,
-            features=request.features,
-            emitted=None if emitted is None else {index: list(tokens) for index, tokens in emitted.items()},
-        )
-
-    def request(self) -> Request:
-        """The request again."""
-        return Request(
-            request_id=self.request_id,
-            spans=(TokenSpan(self.token_ids),),
-            sampling=self.sampling,
-            seeds=self.seeds,
-            max_len=self.max_len,
-            stop_ids=self.stop_ids,
-            arrival=self.arrival,
-            priority=self.priority,
-            tenant=self.tenant,
-            cache_salt=self.cache_salt,
-            features=self.features,
-        )
 
 
 class Abort(msgspec.Struct, tag=True):

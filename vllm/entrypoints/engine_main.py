@@ -89,9 +89,9 @@ class Child:
                 return
             if isinstance(command, Add):
                 try:
-                    engine.add(command.request(), command.emitted)
+                    engine.add(command.request, command.emitted)
                 except ValueError as error:
-                    self.say(Refused(command.request_id, str(error)))
+                    self.say(Refused(command.request.request_id, str(error)))
             elif isinstance(command, Abort):
                 engine.abort(command.request_id, command.index)
             else:

@@ -63,7 +63,8 @@ def _build(start: Start) -> Any:
     plan = start.worker
     platform = platform_of(plan.device)
     platform.prepare(start.rank, plan.num_threads)
-    mesh = connect(plan.tp_size, plan.pp_size, start.rank, platform.backend(), start.world)
+    sizes, in_order = (plan.tp_size, plan.pp_size), plan.deterministic
+    mesh = connect(*sizes, start.rank, platform.backend(), start.world, in_order=in_order)
     described = describe(HFConfig(start.config))
     tensors = load_weights(described.decoder, described.weights, start.load, plan)
     return make_runner(described.decoder, tensors, plan, unpack_kv(start.kv), mesh)

@@ -22,20 +22,31 @@ class Axis:
     """torch's process group; None when size is 1."""
     ranks: tuple[int, ...] = (0,)
     """World ranks along the axis, in order."""
+    in_order: bool = False
+    """Sums are taken in order of rank, in float32: libraries add in an order that depends on how much there is."""
 
     def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
         """Sum of `x` over the axis, in place; returns `x`."""
-        if self.size > 1:
-            dist.all_reduce(x, group=self.group)
+        if self.size == 1:
+            return x
+        # why: of two terms there is but one order
+        if self.in_order and self.size > 2:
+            first, *rest = self._gather(x)
+            total = first.float()
+            for part in rest:
+                total += part
+            return x.copy_(total)
+        dist.all_reduce(x, group=self.group)
         return x
 
     def all_gather(self, x: torch.Tensor, dim: int = -1) -> torch.Tensor:
         """Every rank's `x` (equal shapes), joined along `dim` in order of rank."""
-        if self.size == 1:
-            return x
-        parts = [torch.empty_like(x) for _ in range(self.size)]
+        return x if self.size == 1 else torch.cat(self._gather(x), dim)
+
+    def _gather(self, x: torch.Tensor) -> list[torch.Tensor]:
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(self.size)]
         dist.all_gather(parts, x.contiguous(), group=self.group)
-        return torch.cat(parts, dim)
+        return parts
 
     def broadcast(self, x: torch.Tensor, source: int) -> torch.Tensor:
         """`x` of rank `source` of the axis, on every rank; filled in place."""
@@ -71,8 +82,19 @@ class Mesh:
     pp: Axis = field(default_factory=Axis)
 
 
-def connect(tp_size: int, pp_size: int, rank: int, backend: str, init_method: str, timeout_s: float = 600.0) -> Mesh:
-    """Join the world of tp_size x pp_size ranks at `init_method` (tcp:// or file://). Blocks until all came."""
+def connect(
+    tp_size: int,
+    pp_size: int,
+    rank: int,
+    backend: str,
+    init_method: str,
+    timeout_s: float = 600.0,
+    in_order: bool = False,
+) -> Mesh:
+    """Join the world of tp_size x pp_size ranks at `init_method` (tcp:// or file://). Blocks until all came.
+
+    `in_order`: sums over an axis are the same to the bit whatever else is in them.
+    """
     from datetime import timedelta
 
     if tp_size * pp_size == 1:
@@ -87,15 +109,15 @@ def connect(tp_size: int, pp_size: int, rank: int, backend: str, init_method: st
     # why: every rank must take part in making every group, in the same order
     tp_lines = [tuple(p * tp_size + t for t in range(tp_size)) for p in range(pp_size)]
     pp_lines = [tuple(p * tp_size + t for p in range(pp_size)) for t in range(tp_size)]
-    return Mesh(_axis(tp_lines, rank), _axis(pp_lines, rank))
+    return Mesh(_axis(tp_lines, rank, in_order), _axis(pp_lines, rank, in_order))
 
 
-def _axis(lines: list[tuple[int, ...]], rank: int) -> Axis:
+def _axis(lines: list[tuple[int, ...]], rank: int, in_order: bool) -> Axis:
     mine = Axis()
     for ranks in lines:
         group = dist.new_group(list(ranks)) if len(ranks) > 1 else None
         if rank in ranks:
-            mine = Axis(len(ranks), ranks.index(rank), group, ranks)
+            mine = Axis(len(ranks), ranks.index(rank), group, ranks, in_order)
     return mine
 
 

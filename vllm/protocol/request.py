@@ -1,16 +1,18 @@
 """What a client asked: an immutable request. It owns `sampling.n` sequences; the engine makes them.
 
 A prompt is a list of spans, so that cache keys, media and isolation share one road: a span is tokens, or embeddings
-with a content hash that take the place of `num_tokens` tokens.
+with a content hash that take the place of `num_tokens` tokens. Requests cross to the engine's process as they are, so
+everything here is plain data; spans carry their kind (`tag`), because a prompt may mix them.
 """
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from vllm.sampling_params import SamplingParams
 
 
-@dataclass(frozen=True, slots=True)
-class TokenSpan:
+class TokenSpan(msgspec.Struct, frozen=True, tag=True):
     """A run of token ids."""
 
     token_ids: tuple[int, ...]
@@ -21,8 +23,7 @@ class TokenSpan:
         return len(self.token_ids)
 
 
-@dataclass(frozen=True, slots=True)
-class EmbedSpan:
+class EmbedSpan(msgspec.Struct, frozen=True, tag=True):
     """Embeddings in place of tokens; `content_hash` (at least 16 bytes) stands for them in cache keys."""
 
     num_tokens: int

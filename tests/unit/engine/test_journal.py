@@ -44,15 +44,15 @@ def test_a_resumed_request_is_the_same_with_what_it_gave():
     assert lost(journal) == []
     [entry] = journal.due()
     frames = Frames()
-    data = frame(Add.of(entry.request, entry.emitted)) + frame(Abort("a", 2))
+    data = frame(Add(entry.request, entry.emitted)) + frame(Abort("a", 2))
     read = []
     for at in range(0, len(data), 7):
         frames.feed(data[at : at + 7])
         read += frames.commands()
     add, abort = read
     assert add.emitted == {0: [7, 8], 2: []}
-    assert add.request() == entry.request
-    assert add.request().sampling.all_stop_token_ids == {4, 5}
+    assert add.request == entry.request
+    assert add.request.sampling.all_stop_token_ids == {4, 5}
     assert abort == Abort("a", 2)
 
 
