@@ -348,3 +348,62 @@ def start(*flags: str) -> subprocess.CompletedProcess:
     """Run the server as vLLM's users start it, until it ends."""
     words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags]
     return subprocess.run(words, capture_output=True, text=True, timeout=60)
+
+
+def test_what_describes_the_api(tmp_path: Path):
+    with serving(tmp_path, "--max-model-len", "256") as server:
+        _, document, _ = server.ask("GET", "/openapi.json")
+        assert document["openapi"].startswith("3.1")
+        completion = document["paths"]["/v1/completions"]["post"]
+        assert completion["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/CompletionRequest")
+        fields = document["components"]["schemas"]["CompletionRequest"]["properties"]
+        assert {"prompt", "max_tokens", "top_k", "cache_salt"} <= set(fields)
+        assert document["paths"]["/health"]["get"].get("security") is None
+        assert completion["security"] == [{"bearer": []}, {"header": []}]
+        status, page, headers = server.ask("GET", "/docs")
+        assert status == 200
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "<script" not in page and "http://" not in page and "https://" not in page
+        assert "/v1/chat/completions" in page and "max_tokens" in page
+        assert server.ask("GET", "/docs", key=None)[0] == 401
+
+        events = server.stream(COMPLETIONS, prompt=PROMPT, max_tokens=4000, ignore_eos=True, request_id="mine")
+        first = next(events)
+        assert server.post("/abort_requests", request_ids=["mine", "other"]) == {
+            "aborted": ["mine"],
+            "not_found": ["other"],
+        }
+        rest = list(events)
+        assert rest[-1]["choices"][0]["finish_reason"] == "abort"
+        assert first["id"] == "cmpl-mine"
+        wait_for(lambda: server.metric("vllm:num_requests_running") == 0, 5, "the end of an aborted stream")
+        with ThreadPoolExecutor(1) as pool:
+            whole = pool.submit(
+                server.post, COMPLETIONS, prompt=PROMPT, max_tokens=4000, ignore_eos=True, request_id="mine"
+            )
+            wait_for(lambda: server.metric("vllm:num_requests_running") == 1, 5, "a running request")
+            server.post("/abort_requests", request_ids=["cmpl-mine"])
+            assert whole.result(10)["choices"][0]["finish_reason"] == "abort"
+        names_of_metrics(server)
+
+
+def names_of_metrics(server: Running) -> None:
+    """vLLM's names and types, as its dashboards ask for them."""
+    _, text, _ = server.ask("GET", "/metrics")
+    types = dict(line.split()[2:4] for line in text.splitlines() if line.startswith("# TYPE"))
+    counters = "prompt_tokens generation_tokens request_success num_preemptions prefix_cache_queries prefix_cache_hits"
+    counters += " prompt_tokens_cached admission_rejections corrupted_requests"
+    histograms = "time_to_first_token_seconds inter_token_latency_seconds request_time_per_output_token_seconds "
+    histograms += "e2e_request_latency_seconds request_queue_time_seconds request_inference_time_seconds "
+    histograms += "request_prefill_time_seconds request_decode_time_seconds request_prompt_tokens "
+    histograms += "request_generation_tokens request_max_num_generation_tokens request_params_n "
+    histograms += "request_params_max_tokens request_prefill_kv_computed_tokens iteration_tokens_total"
+    gauges = "num_requests_running num_requests_waiting kv_cache_usage_perc cache_config_info"
+    expected = {f"vllm:{name}_total": "counter" for name in counters.split()}
+    expected |= {f"vllm:{name}": "histogram" for name in histograms.split()}
+    expected |= {f"vllm:{name}": "gauge" for name in gauges.split()}
+    expected |= {"http_requests_total": "counter", "http_request_duration_seconds": "histogram"}
+    assert expected.items() <= types.items(), expected.items() - types.items()
+    assert "process_resident_memory_bytes" in types
+    assert 'vllm:request_success_total{engine="0",finished_reason="abort",model_name="builtin"} 2.0' in text
+    assert 'http_requests_total{handler="/docs",method="GET",status="4xx"} 1.0' in text

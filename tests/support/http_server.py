@@ -94,7 +94,7 @@ def serving(folder: Path, *flags: str) -> Iterator[Running]:
     try:
         wait_for(lambda: "Ready: " in log.read_text() or process.poll() is not None, 60, "readiness")
         assert process.poll() is None, log.read_text()
-        port = int(log.read_text().split("Listening on http://127.0.0.1:")[1].split(",")[0])
+        port = int(log.read_text().split("://127.0.0.1:")[1].split(",")[0])
         yield Running(process, port, log)
     finally:
         if process.poll() is None:

@@ -29,8 +29,8 @@ def page() -> str:
     have = {**knobs_of(ServerArgs), **knobs_of(EngineArgs)}
     ignored = {name: other.why for name, other in compat.OTHERS.items() if not other.is_refused}
     refused = {name: other.why for name, other in compat.OTHERS.items() if other.is_refused}
-    ignored |= {name: why for name, why in server_compat.IGNORED.items() if name not in have}
-    refused |= {name: why for name, why in server_compat.REFUSED.items() if name not in have}
+    ignored |= {name: why for name, (why, _) in server_compat.IGNORED.items() if name not in have}
+    refused |= {name: why for name, (why, _) in server_compat.REFUSED.items() if name not in have}
     parts = [
         _HEAD,
         f"{len(have)} have, {len(ignored)} ignored, {len(refused)} refused.\n",

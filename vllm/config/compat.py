@@ -98,10 +98,10 @@ _IGNORED: dict[str, dict[str, tuple[Any, ...]]] = {
         **_words("speculative_draft_tensor_parallel_size speculative_disable_by_batch_size ngram_prompt_lookup_max"),
     },
     "logs are set with VLLM_LOGGING_LEVEL, and metrics are always the same": {
-        **_words("logging_config log_level log_config_file disable_log_requests show_hidden_metrics_for_version"),
-        **_words("otlp_traces_endpoint collect_detailed_traces kv_cache_metrics custom_histogram_buckets"),
+        **_words("logging_config log_config_file disable_log_requests show_hidden_metrics_for_version"),
+        **_words("collect_detailed_traces kv_cache_metrics custom_histogram_buckets"),
         **_words("cudagraph_metrics enable_layerwise_nvtx_tracing enable_mfu_metrics enable_logging_iteration_details"),
-        **_words("jit_monitor_verbose aggregate_engine_logging profiler_config max_log_len"),
+        **_words("jit_monitor_verbose aggregate_engine_logging profiler_config"),
         "per_request_spec_decode_metrics": ("none",),
         "kv_cache_metrics_sample": (0.01,),
         "jit_monitor_mode": ("warn",),

@@ -91,6 +91,26 @@ class Delivery:
         """Every sequence has ended."""
         return all(s.finish_reason is not None for s in self._streams)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(len(s.token_ids) for s in self._streams)
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Prompt tokens that came from the prefix cache."""
+        return self._num_cached or 0
+
+    @property
+    def finish_reasons(self) -> list[str | None]:
+        """Why each sequence ended; None for one that has not."""
+        return [s.finish_reason for s in self._streams]
+
+    @property
+    def texts(self) -> list[str]:
+        """What each sequence says so far."""
+        return [s.text for s in self._streams]
+
     def feed(self, update: SequenceUpdate) -> tuple[RequestOutput | None, bool]:
         """(output to hand out or None, whether a stop string ended the sequence, so that the engine must drop it)."""
         stream = self._streams[update.index]
@@ -122,10 +142,12 @@ class Delivery:
 
     def abort(self) -> RequestOutput:
         """The request was cancelled: every open sequence ends here."""
-        for s in self._streams:
-            if s.finish_reason is None:
-                s.finish_reason = "abort"
-                self._flush(s)
+        ended = [i for i, s in enumerate(self._streams) if s.finish_reason is None]
+        for i in ended:
+            self._streams[i].finish_reason = "abort"
+            self._flush(self._streams[i])
+        if self.params.output_kind is RequestOutputKind.DELTA:
+            return self._build(ended, delta=True)
         return self._build(range(len(self._streams)))
 
     def _take_tokens(self, s: _Stream, update: SequenceUpdate) -> bool:
@@ -193,7 +215,7 @@ class Delivery:
             outputs=[self._completion(i, delta) for i in indices],
             finished=self.finished,
             metrics=self.metrics,
-            num_cached_tokens=self._num_cached or 0,
+            num_cached_tokens=self.num_cached_tokens,
         )
 
     def _completion(self, index: int, delta: bool) -> CompletionOutput:

@@ -46,6 +46,8 @@ class Watch(Protocol):
 
     def on_update(self, delivery: Delivery, update: SequenceUpdate, gap_s: float) -> None: ...
 
+    def on_abort(self, delivery: Delivery) -> None: ...
+
 
 @dataclass(slots=True)
 class Model:
@@ -59,26 +61,31 @@ class Model:
     default_sampling: dict[str, Any]
 
 
+def _nothing() -> None:
+    pass
+
+
 class Flow:
     """The outputs of some requests of one caller, as they come: `async for batch in flow`, batches of (place, output).
 
     Raises EngineGenerateError when one of them failed. Close it in any case.
     """
 
-    def __init__(self, deliveries: Sequence[Delivery], abort: Callable[[str], None]) -> None:
+    def __init__(self, deliveries: Sequence[Delivery], abort: Callable[[Delivery], None]) -> None:
         self.deliveries = deliveries
         self._abort = abort
-        self._open = {d.taken.request.request_id for d in deliveries}
+        self._open = dict(enumerate(deliveries))
         self._inbox: list[tuple[int, RequestOutput]] = []
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self.on_close: Callable[[], None] = _nothing
 
     def put(self, place: int, output: RequestOutput | None, is_done: bool) -> None:
         """Put an output into the mailbox."""
         if output is not None:
             self._inbox.append((place, output))
         if is_done:
-            self._open.discard(self.deliveries[place].taken.request.request_id)
+            self._open.pop(place, None)
         self._wake()
 
     def fail(self, error: Exception) -> None:
@@ -103,11 +110,19 @@ class Flow:
                 self._waiter = asyncio.get_running_loop().create_future()
                 await self._waiter
 
+    def cancel(self) -> None:
+        """Somebody else than the caller ends it: what has not ended does so here, with finish_reason "abort"."""
+        for place, delivery in list(self._open.items()):
+            self._abort(delivery)
+            self.put(place, delivery.abort(), is_done=True)
+
     def close(self) -> None:
         """Abort what has not ended."""
-        for request_id in self._open:
-            self._abort(request_id)
+        for delivery in self._open.values():
+            self._abort(delivery)
         self._open.clear()
+        self.on_close, told = _nothing, self.on_close
+        told()
 
 
 class Front:
@@ -196,7 +211,7 @@ class Front:
 
     def open(self, deliveries: Sequence[Delivery]) -> Flow:
         """Queue what `take` returned, all for one caller. EngineDeadError when the engine is gone for good."""
-        flow = Flow(deliveries, self.client.abort)
+        flow = Flow(deliveries, self._abort)
         try:
             for place, delivery in enumerate(deliveries):
                 self.client.add(delivery.taken.request, self._sink(flow, place, delivery))
@@ -204,6 +219,12 @@ class Front:
             flow.close()
             raise
         return flow
+
+    def _abort(self, delivery: Delivery) -> None:
+        """Nobody wants the rest of this request."""
+        self.client.abort(delivery.taken.request.request_id)
+        if self._watch is not None:
+            self._watch.on_abort(delivery)
 
     def _sink(self, flow: Flow, place: int, delivery: Delivery) -> Callable[[SequenceUpdate], None]:
         """What to do with each update of a request."""

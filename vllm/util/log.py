@@ -38,6 +38,11 @@ def get_logger(name: str) -> logging.Logger:
     return logging.getLogger(name)
 
 
+def set_level(word: str) -> None:
+    """The level of all our loggers, in place of VLLM_LOGGING_LEVEL."""
+    get_logger("vllm").setLevel(logging.getLevelNamesMapping()[word.upper()])
+
+
 def once(logger: logging.Logger, level: int, message: str) -> None:
     """Say `message` at most once in this process."""
     key = (logger.name, message)

@@ -16,18 +16,22 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm.config.args import EngineArgs
 from vllm.config.cli import FlexibleArgumentParser, add_section
 from vllm.config.server import ServerArgs
 from vllm.config.server_compat import add_server_others, judge_server_others
+from vllm.entrypoints.openai.listen import address_of, listen, refresh_tls
 from vllm.errors import EngineDeadError, ValidationError
 from vllm.formats.choose import choose
 from vllm.util import env
-from vllm.util.log import get_logger
+from vllm.util.log import get_logger, set_level
 
 if TYPE_CHECKING:
+    import ssl
+
     from vllm.entrypoints.openai.state import Server
 
 _log = get_logger("vllm.server")
@@ -46,34 +50,25 @@ def run(arguments: argparse.Namespace) -> int:
     given = vars(arguments)
     args = ServerArgs(**{f.name: given[f.name] for f in fields(ServerArgs)})
     key = env.text("VLLM_API_KEY")
-    if not args.api_key and key is not None:
-        args = replace(args, api_key=(key,))
+    keys = args.keys or (() if key is None else (key,))
+    args = replace(args, api_key=keys or None, api_key_file=None)
     engine_args = EngineArgs.from_cli_args(arguments)
     if callable(engine_args.hf_overrides):
         raise ValidationError("hf_overrides must be JSON here.", field="hf_overrides")
-    with _listen(args) as sock:
+    if engine_args.log_level is not None:
+        set_level(engine_args.log_level)
+    if args.fail_on_environ_validation and env.unknown():
+        raise ValidationError(f"{env.unknown()[0]}.", field="fail_on_environ_validation")
+    with listen(args) as sock:
         try:
             import uvloop
         except ImportError:
             return asyncio.run(_serve(engine_args, args, sock))
-        return uvloop.run(_serve(engine_args, args, sock))
-
-
-def _listen(args: ServerArgs) -> socket.socket:
-    """The listening socket. ValidationError when the address cannot be had."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            args.host, args.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family, kind, protocol)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ValidationError(
-            f"cannot listen on {args.host}:{args.port}: {reason}.", field="port", remedy="Choose another with --port."
-        ) from None
-    return sock
+        try:
+            return uvloop.run(_serve(engine_args, args, sock))
+        finally:
+            if args.uds is not None:
+                Path(args.uds).unlink(missing_ok=True)
 
 
 async def _serve(engine_args: EngineArgs, args: ServerArgs, sock: socket.socket) -> int:
@@ -83,17 +78,21 @@ async def _serve(engine_args: EngineArgs, args: ServerArgs, sock: socket.socket)
     from vllm.entrypoints.openai.http import make_server
     from vllm.entrypoints.openai.metrics import Metrics
     from vllm.entrypoints.openai.state import Server
+    from vllm.entrypoints.openai.traces import Traces
 
     name = (engine_args.served_model_name or (engine_args.model or "builtin",))[0]
     metrics = Metrics(name)
     front = Front(engine_args, metrics)
-    server = Server(engine_args, args, front, metrics)
+    traces = None
+    if engine_args.otlp_traces_endpoint is not None:
+        traces = Traces(engine_args.otlp_traces_endpoint, name)
+    server = Server(engine_args, args, front, metrics, traces)
     http = make_server(make_app(server), args)
     try:
         http.config.load()
     except OSError as error:
         files = f"{args.ssl_certfile} and {args.ssl_keyfile}"
-        raise ValidationError(f"the TLS files {files} cannot be read: {error}.", field="ssl_certfile") from None
+        raise ValidationError(f"the TLS files {files} cannot be used: {error}.", field="ssl_certfile") from None
 
     def on_signal() -> None:
         if server.is_draining:
@@ -104,6 +103,7 @@ async def _serve(engine_args: EngineArgs, args: ServerArgs, sock: socket.socket)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     starting = asyncio.create_task(_start(server, sock))
+    helpers = _helpers(server, http.config.ssl)
     cause = ""
     answering = asyncio.create_task(http.serve(sockets=[sock]))
     try:
@@ -123,23 +123,39 @@ async def _serve(engine_args: EngineArgs, args: ServerArgs, sock: socket.socket)
         await answering
         return 1
     finally:
-        starting.cancel()
+        for task in (starting, *helpers):
+            task.cancel()
         await front.stop()
+        if traces is not None:
+            await asyncio.to_thread(traces.close)
         with contextlib.suppress(asyncio.CancelledError, OSError, ValueError, EngineDeadError):
             await starting
         _log.log(logging.ERROR if cause else logging.INFO, "The server has ended%s", f": {cause}" if cause else ".")
 
 
+def _helpers(server: "Server", tls: "ssl.SSLContext | None") -> list["asyncio.Task[None]"]:
+    """What runs beside the server."""
+    from vllm.entrypoints.openai.log import tell_stats
+
+    found = []
+    if not server.engine_args.disable_log_stats:
+        found.append(asyncio.create_task(tell_stats(server.metrics)))
+    args = server.args
+    if args.enable_ssl_refresh and tls is not None and args.ssl_certfile and args.ssl_keyfile:
+        found.append(asyncio.create_task(refresh_tls(tls, args.ssl_certfile, args.ssl_keyfile)))
+    return found
+
+
 async def _start(server: "Server", sock: socket.socket) -> None:
     """Bring the engine up and say where it answers."""
-    host, port = sock.getsockname()[:2]
-    scheme = "https" if server.args.ssl_certfile else "http"
-    _log.info("Listening on %s://%s:%d, which answers 503 until the engine is ready.", scheme, host, port)
+    address = address_of(sock, "https" if server.args.ssl_certfile else "http")
+    _log.info("Listening on %s, which answers 503 until the engine is ready.", address)
     choose("", server.args.tool_call_parser, server.engine_args.reasoning_parser)  # why: a wrong name ends it at once
     await server.front.start()
     _log.debug("%s", server.format)
     server.metrics.on_ready(server.front.model.ready)
-    _log.info("Ready: %s://%s:%d/v1 serves %s.", scheme, host, port, ", ".join(server.names))
+    docs = "" if server.args.disable_fastapi_docs else f" Its API is described at {address}/docs."
+    _log.info("Ready: %s/v1 serves %s.%s", address, ", ".join(server.names), docs)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,10 +1,14 @@
 """The routes as an ASGI application. Does not know: sockets, processes, what a route does.
 
 Invariants: a route that is not marked open asks for the key inside its own wrapper, so no trick with paths goes round
-it; every exception becomes an error answer; what the client must not see goes to the log. Called by: api_server.
+it; every exception becomes an error answer in the shape of the route's API; what the client must not see goes to the
+log. Called by: api_server.
 """
 
 import asyncio
+import inspect
+import time
+import uuid
 from collections.abc import Callable, Coroutine
 from types import ModuleType
 from typing import Any
@@ -16,8 +20,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from vllm.entrypoints.openai.errors import HttpError, as_http
+from vllm.entrypoints.anthropic.errors import anthropic_error
+from vllm.entrypoints.ollama.errors import ollama_error
+from vllm.entrypoints.openai.errors import HttpError, Shape, as_http, openai_error
+from vllm.entrypoints.openai.openapi import Door, document
 from vllm.entrypoints.openai.state import Server
 from vllm.entrypoints.openai.stream import EventStream
 from vllm.util.catalog import Catalogue
@@ -25,39 +33,65 @@ from vllm.util.log import get_logger
 
 _log = get_logger(__name__)
 Endpoint = Callable[[Request], Coroutine[Any, Any, Any]]
+FAMILIES: tuple[tuple[str, Shape], ...] = (
+    ("openai", openai_error),
+    ("anthropic", anthropic_error),
+    ("ollama", ollama_error),
+)
+"""Folder of routes -> how they tell errors."""
 
 
 def make_app(server: Server) -> Starlette:
-    """All routes of the catalogue for one server."""
-    catalogue = Catalogue("vllm.entrypoints.openai.routes", "route")
-    routes = []
-    for path in catalogue.names():
-        module = catalogue.load(path)
-        routes.append(Route(path, _endpoint(module, server), methods=list(module.METHODS)))
+    """All routes of the catalogues for one server."""
+    routes, doors = [], []
+    for family, shape in FAMILIES:
+        catalogue = Catalogue(f"vllm.entrypoints.{family}.routes", "route")
+        for path in catalogue.names():
+            module = catalogue.load(path)
+            routes.append(Route(path, _endpoint(module, path, server, shape), methods=list(module.METHODS)))
+            doors.append(_door(family, path, module))
+    args = server.args
     middleware = []
-    if server.args.allowed_origins:
+    if args.allowed_origins:
         middleware.append(
             Middleware(
                 CORSMiddleware,
-                allow_origins=list(server.args.allowed_origins),
-                allow_methods=["*"],
-                allow_headers=["*"],
+                allow_origins=list(args.allowed_origins),
+                allow_methods=list(args.allowed_methods),
+                allow_headers=list(args.allowed_headers),
             )
         )
+    server.api = document(doors, has_keys=bool(args.api_key))
     handlers: Any = {404: _missing, 405: _missing}
     return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
 
 
-def _endpoint(module: ModuleType, server: Server) -> Endpoint:
-    """A route behind the rules that hold for all."""
+def _door(family: str, path: str, module: ModuleType) -> Door:
+    """A route as the API's description tells of it: with the sentences of its own file."""
+    title, _, text = inspect.cleandoc(module.__doc__ or "").partition("\n")
+    return Door(path, module.METHODS, family, title, text.strip(), module.IS_OPEN, module.BODY, module.KINDS)
 
-    async def endpoint(request: Request) -> Response | EventStream:
+
+def _endpoint(module: ModuleType, path: str, server: Server, shape: Shape) -> Endpoint:
+    """A route behind the rules that hold for all."""
+    with_id = server.args.enable_request_id_headers
+
+    async def endpoint(request: Request) -> ASGIApp:
+        began = time.monotonic()
+        request.state.request_id = request.headers.get("x-request-id", "")[:128] or uuid.uuid4().hex
+        made = await answer(request)
+        if with_id and request.state.request_id.isprintable() and request.state.request_id.isascii():
+            made.headers["x-request-id"] = request.state.request_id
+        status = made.status_code
+        return _Counted(made, lambda: server.metrics.on_http(path, request.method, status, time.monotonic() - began))
+
+    async def answer(request: Request) -> Response | EventStream:
         try:
             if not module.IS_OPEN:
                 server.check_key(request)
             if module.NEEDS_ENGINE:
                 server.check_ready()
-            made = await module.answer(request, server)
+            made: Response | EventStream | None = await module.answer(request, server)
             return made if made is not None else Response(status_code=499)
         except asyncio.CancelledError:
             raise
@@ -65,9 +99,22 @@ def _endpoint(module: ModuleType, server: Server) -> Endpoint:
             told = as_http(error)
             if told.status == 500 and not isinstance(error, HttpError):
                 _log.error("%s %s failed.", request.method, request.url.path, exc_info=error)
-            return told.response()
+            return Response(shape(told), told.status, told.headers, "application/json")
 
     return endpoint
+
+
+class _Counted:
+    """An answer whose end is told."""
+
+    def __init__(self, made: ASGIApp, tell: Callable[[], None]) -> None:
+        self._made, self._tell = made, tell
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._made(scope, receive, send)
+        finally:
+            self._tell()
 
 
 async def _missing(request: Request, error: Exception) -> Response:
@@ -75,4 +122,5 @@ async def _missing(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     missing = error.status_code == 404
     text = "There is no such route." if missing else f"This route does not take {request.method}."
-    return HttpError(error.status_code, text).response()
+    told = HttpError(error.status_code, text)
+    return Response(openai_error(told), told.status, {**told.headers, **(error.headers or {})}, "application/json")

@@ -52,7 +52,7 @@ async def conversation_ids(server: Server, body: Conversation, **variables: Any)
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message,
             content_format=server.args.chat_template_content_format,
-            **{**variables, **(body.chat_template_kwargs or {})},
+            **{**(server.args.default_chat_template_kwargs or {}), **variables, **(body.chat_template_kwargs or {})},
         )
         # why: a template writes its own special tokens
         return text, tokenizer.encode(text, add_special_tokens=bool(body.add_special_tokens))

@@ -3,9 +3,10 @@
 Invariant: a client learns what is wrong with its request and nothing of our insides. Called by: app, routes, stream.
 """
 
+from collections.abc import Callable
+
 import msgspec
 from pydantic import ValidationError as SchemaError
-from starlette.responses import Response
 
 from vllm.errors import EngineDeadError, EngineGenerateError, RefusedError, ValidationError, VllmError
 
@@ -30,15 +31,17 @@ class HttpError(Exception):
         self.status, self.message, self.param = status, message, param
         self.headers = {**({"retry-after": RETRY_S} if status == 503 else {}), **(headers or {})}
 
-    def body(self) -> bytes:
-        """The JSON of it."""
-        kind = _TYPES.get(self.status, "InternalServerError")
-        error = {"message": self.message, "type": kind, "param": self.param, "code": self.status}
-        return msgspec.json.encode({"error": error})
 
-    def response(self) -> Response:
-        """The whole answer."""
-        return Response(self.body(), self.status, self.headers, "application/json")
+Shape = Callable[[HttpError], bytes]
+"""How an API tells an error: the JSON of it."""
+
+
+def openai_error(error: HttpError) -> bytes:
+    """In OpenAI's shape."""
+    kind = _TYPES.get(error.status, "InternalServerError")
+    return msgspec.json.encode(
+        {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.status}}
+    )
 
 
 def as_http(error: Exception) -> HttpError:

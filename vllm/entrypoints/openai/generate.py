@@ -8,17 +8,20 @@ from starlette.requests import Request
 
 from vllm.engine.deliver import Delivery
 from vllm.engine.front import Flow
+from vllm.entrypoints.openai.running import Label
 from vllm.entrypoints.openai.schemas import Generation
 from vllm.entrypoints.openai.state import Server
+from vllm.entrypoints.openai.traces import CARRIED
 from vllm.errors import PromptError
 from vllm.inputs import TypedPrompt
 from vllm.sampling_params import SamplingParams
 
 
-def answer_id(prefix: str, body: Generation, request: Request) -> str:
+def label(prefix: str, asked_id: str | None, request: Request) -> Label:
     """The id of an answer: the one that was asked for, else a random one."""
-    asked = body.request_id or request.headers.get("x-request-id", "")[:128]
-    return f"{prefix}-{asked if asked.isascii() and asked.isprintable() and asked else uuid.uuid4().hex}"
+    asked: str = asked_id or request.state.request_id
+    name = f"{prefix}{asked if asked.isascii() and asked.isprintable() else uuid.uuid4().hex}"
+    return Label(name, {key: request.headers[key] for key in CARRIED if key in request.headers})
 
 
 async def open_flow(
@@ -26,10 +29,15 @@ async def open_flow(
     body: Generation,
     prompts: Sequence[TypedPrompt],
     params: SamplingParams,
-    special: bool,
+    name: Label,
+    special: bool = False,
     shown: frozenset[int] = frozenset(),
 ) -> Flow:
-    """Take in every prompt, then queue them all. Raises ValueError naming the prompt that cannot be served."""
+    """Take in every prompt, then queue them all under the answer's id. ValueError names a prompt that cannot be served.
+
+    Close the flow in any case.
+    """
+    server.check_room()
     own = uuid.uuid4().hex  # why: a client may give the same request_id twice
     deliveries: list[Delivery] = []
     for place, prompt in enumerate(prompts):
@@ -52,4 +60,6 @@ async def open_flow(
             if len(prompts) > 1:
                 error.args = (f"prompt[{place}]: {error}",)
             raise
-    return server.front.open(deliveries)
+    flow = server.front.open(deliveries)
+    server.open.add(name, flow)
+    return flow

@@ -53,7 +53,7 @@ class HttpServer(uvicorn.Server):
 
 def make_server(app: Any, args: ServerArgs) -> HttpServer:
     """A server for `app`; it gets its listening socket later."""
-    _share_log(args.uvicorn_log_level)
+    _share_log(args.uvicorn_log_level, args.disable_access_log_for_endpoints)
     return HttpServer(
         uvicorn.Config(
             app,
@@ -65,14 +65,17 @@ def make_server(app: Any, args: ServerArgs) -> HttpServer:
             root_path=args.root_path,
             ssl_keyfile=args.ssl_keyfile,
             ssl_certfile=args.ssl_certfile,
+            ssl_ca_certs=args.ssl_ca_certs,
+            ssl_cert_reqs=args.ssl_cert_reqs,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=args.shutdown_timeout,
             server_header=False,
+            **({"ssl_ciphers": args.ssl_ciphers} if args.ssl_ciphers is not None else {}),
         )
     )
 
 
-def _share_log(level: str) -> None:
+def _share_log(level: str, silent_paths: str) -> None:
     """uvicorn's lines come out where ours do."""
     get_logger(__name__)
     ours = logging.getLogger("vllm")
@@ -83,3 +86,8 @@ def _share_log(level: str) -> None:
         theirs.setLevel(5 if level == "trace" else level.upper())
     # why: what uvicorn says of its own start and end is said by us, with the addresses
     logging.getLogger("uvicorn.error").addFilter(lambda record: record.levelno >= logging.WARNING)
+    silent = {path.strip() for path in silent_paths.split(",") if path.strip()}
+    if silent:
+        # why: the third word of a line about a request is its path, query and all
+        access = logging.getLogger("uvicorn.access")
+        access.addFilter(lambda record: str((record.args or ("", "", ""))[2]).partition("?")[0] not in silent)

@@ -17,13 +17,19 @@ from vllm.config.args import EngineArgs
 from vllm.config.server import ServerArgs
 from vllm.engine.front import Front
 from vllm.entrypoints.openai.errors import HttpError
+from vllm.entrypoints.openai.log import RequestLog
 from vllm.entrypoints.openai.metrics import Metrics
+from vllm.entrypoints.openai.running import OpenRequests
+from vllm.entrypoints.openai.schemas import Generation
+from vllm.entrypoints.openai.traces import Traces
 from vllm.errors import ChatTemplateError, RefusedError, nearest
 from vllm.formats.choose import choose
 from vllm.formats.format import Format
 from vllm.util.log import get_logger
 
-_log = get_logger(__name__)
+_log = get_logger("vllm.server")
+_TOLD = 256
+"""Most names of unknown fields that the log tells of, each once."""
 MAX_BODY = 32 * 2**20
 """Most bytes of a request's body."""
 Body = TypeVar("Body", bound=BaseModel)
@@ -37,9 +43,17 @@ class Server:
     args: ServerArgs
     front: Front
     metrics: Metrics
+    traces: Traces | None = None
+    open: OpenRequests = field(init=False)
     created: int = field(default_factory=lambda: int(time.time()))
     is_draining: bool = False
     _format: Format | None = None
+    _told: set[str] = field(default_factory=set)
+    api: dict[str, Any] = field(default_factory=dict)
+    """The OpenAPI document."""
+
+    def __post_init__(self) -> None:
+        self.open = OpenRequests(RequestLog(self.engine_args, self.args), self.traces)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -74,10 +88,12 @@ class Server:
         if not keys:
             return
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            token = request.headers.get("x-api-key", "")  # why: Anthropic's clients send it so
         given = hashlib.sha256(token.strip().encode()).digest()
         known = [hmac.compare_digest(given, hashlib.sha256(key.encode()).digest()) for key in keys]
-        if scheme.lower() != "bearer" or not any(known):
-            raise HttpError(401, "A valid API key is needed: Authorization: Bearer KEY.")
+        if not any(known):
+            raise HttpError(401, "A valid API key is needed: Authorization: Bearer KEY, or x-api-key: KEY.")
 
     def check_model(self, name: str | None) -> None:
         """404 for a model that is not served."""
@@ -93,9 +109,18 @@ class Server:
             raise HttpError(503, "The engine is starting.")
         if self.front.client.dead:
             raise HttpError(503, "The engine has stopped.")
+
+    def check_room(self) -> None:
+        """503 when too many requests wait."""
         most = self.engine_args.max_num_queued_reqs
         if most is not None and self.front.client.stats.num_waiting >= most:
+            self.metrics.on_refused()
             raise HttpError(503, "Too many requests wait; come again later.")
+
+    def as_ids(self, body: Generation) -> bool:
+        """Whether logprobs show tokens as token_id:7."""
+        asked = body.return_tokens_as_token_ids
+        return self.args.return_tokens_as_token_ids if asked is None else asked
 
     def unknown(self, names: list[str], known: type[BaseModel]) -> dict[str, str]:
         """Response headers that name fields nobody knows; a 400 with --strict-fields."""
@@ -104,6 +129,10 @@ class Server:
         if self.args.strict_fields:
             near = nearest(names[0], known.model_fields)
             raise HttpError(400, f"Unknown field {names[0]!r}.{near}", names[0])
+        for name in names[:16]:
+            if len(self._told) < _TOLD and name not in self._told:
+                self._told.add(name)
+                _log.warning("A request has the field %.64r, which nobody knows; it is ignored.", name)
         shown = ",".join(name[:64] for name in names[:16] if name.isascii() and name.isprintable())
         return {"x-ignored-fields": shown.replace("\r", "").replace("\n", "")}
 

@@ -1,52 +1,70 @@
 """Answers that may take long: server-sent events, and waiting for a whole answer, both ended when the client leaves.
 
-Invariants: a failure before the first event is a proper error status; one behind it is an error event and then [DONE];
-the generator is closed in any case. Called by: routes.
+Invariants: a failure before the first event is a proper error status; one behind it is an error event in the words of
+the API; the generator is closed in any case. Called by: routes.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from vllm.entrypoints.openai.errors import as_http
+from vllm.entrypoints.openai.errors import HttpError, as_http, openai_error
 
 DONE = b"data: [DONE]\n\n"
+KEEP = b": keep-alive\n\n"
 T = TypeVar("T")
-_HEAD = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How an API writes a stream."""
+
+    media_type: str
+    failed: Callable[[HttpError], bytes]
+    """The last piece of a stream that cannot go on."""
+    alive: bytes
+    """A piece that means nothing."""
+
+
+SSE = Form("text/event-stream; charset=utf-8", lambda error: b"data: " + openai_error(error) + b"\n\n" + DONE, KEEP)
 
 
 class EventStream:
     """A streamed answer: each piece of `events` is one or more whole events, sent in one go."""
 
-    def __init__(
-        self, first: bytes, events: AsyncGenerator[bytes, None], headers: dict[str, str], on_end: Callable[[], None]
-    ) -> None:
-        self._first, self._events, self._on_end = first, events, on_end
-        self._headers = _HEAD + [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()]
+    def __init__(self, first: "asyncio.Task[bytes]", asked: "Stream") -> None:
+        self._first, self._asked = first, asked
+        self.headers = {"content-type": asked.form.media_type, "cache-control": "no-cache", **asked.headers}
+        self.status_code = 200
 
     @classmethod
-    async def begun(
-        cls,
-        request: Request,
-        events: AsyncGenerator[bytes, None],
-        headers: dict[str, str],
-        on_end: Callable[[], None],
-    ) -> "EventStream | None":
-        """The stream once its first piece is there, so that what fails before it is an error status.
+    async def begun(cls, request: Request, asked: "Stream") -> "EventStream | None":
+        """The stream once its first piece is there, so that what fails before it is an error status; None when the
+        client left first. With keep-alives it begins at the latest when one is due.
 
         `on_end` is called in any case: a generator that never began runs no `finally`.
         """
-        first = None
+        first = asyncio.ensure_future(_next(asked.events))
+        gone = asyncio.ensure_future(_gone(request.receive))
+        made = None
         try:
-            first = await unless_gone(request, anext(events, b""))
+            await asyncio.wait({first, gone}, timeout=asked.keep_alive_s or None, return_when=asyncio.FIRST_COMPLETED)
+            if first.done():
+                first.result()
+            if first.done() or not gone.done():
+                made = cls(first, asked)
+            return made
         finally:
-            if first is None:
-                await events.aclose()
-                on_end()
-        return None if first is None else cls(first, events, headers, on_end)
+            gone.cancel()
+            if made is None:
+                first.cancel()
+                await asyncio.gather(first, return_exceptions=True)
+                await asked.events.aclose()
+                asked.on_end()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         pump = asyncio.ensure_future(self._pump(send))
@@ -54,22 +72,58 @@ class EventStream:
         try:
             await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (pump, gone):
+            for task in (pump, gone, self._first):
                 task.cancel()
-            await asyncio.gather(pump, gone, return_exceptions=True)
-            await self._events.aclose()
-            self._on_end()
+            await asyncio.gather(pump, gone, self._first, return_exceptions=True)
+            await self._asked.events.aclose()
+            self._asked.on_end()
 
     async def _pump(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self._headers})
-        await send({"type": "http.response.body", "body": self._first, "more_body": True})
+        headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in self.headers.items()]
+        await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
         try:
-            async for piece in self._events:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await self._send(await self._alive(self._first, send), send)
+            if self._asked.keep_alive_s:
+                while piece := await self._alive(asyncio.ensure_future(_next(self._asked.events)), send):
+                    await self._send(piece, send)
+            else:
+                async for piece in self._asked.events:
+                    await self._send(piece, send)
         except Exception as error:
-            told = b"data: " + as_http(error).body() + b"\n\n" + DONE
-            await send({"type": "http.response.body", "body": told, "more_body": True})
+            await self._send(self._asked.form.failed(as_http(error)), send)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send(self, piece: bytes, send: Send) -> None:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    async def _alive(self, coming: "asyncio.Task[bytes]", send: Send) -> bytes:
+        """The next piece; while it does not come, say from time to time that the stream lives."""
+        try:
+            while self._asked.keep_alive_s:
+                done, _ = await asyncio.wait({coming}, timeout=self._asked.keep_alive_s)
+                if done:
+                    break
+                await self._send(self._asked.form.alive, send)
+            return await coming
+        except asyncio.CancelledError:
+            coming.cancel()
+            raise
+
+
+@dataclass(slots=True)
+class Stream:
+    """What is to be streamed. Its pieces are never empty."""
+
+    events: AsyncGenerator[bytes, None]
+    headers: dict[str, str]
+    on_end: Callable[[], None]
+    form: Form = SSE
+    keep_alive_s: float = 0.0
+
+
+async def _next(events: AsyncGenerator[bytes, None]) -> bytes:
+    """The next piece, b"" at the end."""
+    return await anext(events, b"")
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | None:

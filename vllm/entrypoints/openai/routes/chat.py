@@ -15,12 +15,12 @@ from starlette.responses import Response
 from vllm.engine.front import Flow
 from vllm.entrypoints.openai.conversation import conversation_ids
 from vllm.entrypoints.openai.errors import HttpError, refused
-from vllm.entrypoints.openai.generate import answer_id, open_flow
+from vllm.entrypoints.openai.generate import label, open_flow
 from vllm.entrypoints.openai.logprobs import chat_logprobs, prompt_logprobs
 from vllm.entrypoints.openai.params import sampling_params
 from vllm.entrypoints.openai.schemas import ChatRequest
 from vllm.entrypoints.openai.state import Server, read
-from vllm.entrypoints.openai.stream import DONE, EventStream, unless_gone
+from vllm.entrypoints.openai.stream import DONE, EventStream, Stream, unless_gone
 from vllm.entrypoints.openai.usage import Usage
 from vllm.entrypoints.turn import Reader, ToolRules, Turn
 from vllm.formats.events import CallArguments, CallStart, Event, ReasoningDelta, TextDelta, collect
@@ -32,6 +32,8 @@ NAMES = ("/v1/chat/completions",)
 METHODS = ("POST",)
 IS_OPEN = False
 NEEDS_ENGINE = True
+BODY = ChatRequest
+KINDS = ("application/json", "text/event-stream")
 _json = msgspec.json.Encoder().encode
 
 
@@ -46,10 +48,13 @@ async def answer(request: Request, server: Server) -> Response | EventStream | N
     text, ids = await conversation_ids(server, body, **variables)
     prompt = TokensPrompt(prompt=text, prompt_token_ids=ids)
     turn = Turn.of(server.format, rules, text, server.tokenizer)
-    flow = await open_flow(server, body, [prompt], params, special=False, shown=turn.shown)
-    made = _Answer(body, server, flow, answer_id("chatcmpl", body, request), turn)
+    name = label("chatcmpl-", body.request_id, request)
+    flow = await open_flow(server, body, [prompt], params, name, shown=turn.shown)
+    made = _Answer(body, server, flow, name.name, turn)
     if body.stream:
-        return await EventStream.begun(request, made.events(), headers, flow.close)
+        keep_alive_s = server.args.sse_keep_alive_interval
+        stream = Stream(made.events(), headers, flow.close, keep_alive_s=keep_alive_s)
+        return await EventStream.begun(request, stream)
     try:
         whole = await unless_gone(request, made.whole())
     finally:
@@ -105,12 +110,12 @@ class _Answer:
     def _logprobs(self, c: CompletionOutput) -> dict[str, Any] | None:
         if not self.body.logprobs:
             return None
-        as_ids = bool(self.body.return_tokens_as_token_ids)
+        as_ids = self.server.as_ids(self.body)
         return chat_logprobs(c.token_ids, c.logprobs or (), self.body.top_logprobs or 0, as_ids)
 
     def _role(self) -> str:
         last = self.body.messages[-1].get("role")
-        return str(last) if self.body.continue_final_message and last else "assistant"
+        return str(last) if self.body.continue_final_message and last else self.server.args.response_role
 
     def _rest(self, c: CompletionOutput, reason: str | None) -> dict[str, Any]:
         """The fields that a choice has in both forms."""

@@ -14,12 +14,12 @@ from starlette.responses import Response
 
 from vllm.engine.front import Flow
 from vllm.entrypoints.openai.errors import HttpError
-from vllm.entrypoints.openai.generate import answer_id, open_flow
+from vllm.entrypoints.openai.generate import label, open_flow
 from vllm.entrypoints.openai.logprobs import CompletionLogprobs, prompt_logprobs
 from vllm.entrypoints.openai.params import sampling_params
 from vllm.entrypoints.openai.schemas import MAX_CHOICES, MAX_PROMPTS, CompletionRequest
 from vllm.entrypoints.openai.state import Server, read
-from vllm.entrypoints.openai.stream import DONE, EventStream, unless_gone
+from vllm.entrypoints.openai.stream import DONE, EventStream, Stream, unless_gone
 from vllm.entrypoints.openai.usage import Usage
 from vllm.inputs import TypedPrompt, normalize_prompts
 from vllm.outputs import CompletionOutput, RequestOutput
@@ -29,6 +29,8 @@ NAMES = ("/v1/completions",)
 METHODS = ("POST",)
 IS_OPEN = False
 NEEDS_ENGINE = True
+BODY = CompletionRequest
+KINDS = ("application/json", "text/event-stream")
 _json = msgspec.json.Encoder().encode
 
 
@@ -40,10 +42,13 @@ async def answer(request: Request, server: Server) -> Response | EventStream | N
     prompts = normalize_prompts(body.prompt)
     params = _params(body, server, len(prompts))
     special = body.add_special_tokens if body.add_special_tokens is not None else True
-    flow = await open_flow(server, body, prompts, params, special)
-    made = _Answer(body, server, flow, answer_id("cmpl", body, request), prompts)
+    name = label("cmpl-", body.request_id, request)
+    flow = await open_flow(server, body, prompts, params, name, special)
+    made = _Answer(body, server, flow, name.name, prompts)
     if body.stream:
-        return await EventStream.begun(request, made.events(), headers, flow.close)
+        keep_alive_s = server.args.sse_keep_alive_interval
+        stream = Stream(made.events(), headers, flow.close, keep_alive_s=keep_alive_s)
+        return await EventStream.begun(request, stream)
     try:
         whole = await unless_gone(request, made.whole())
     finally:
@@ -121,7 +126,7 @@ class _Answer:
         }
 
     def _states(self, usage: Usage) -> "dict[tuple[int, int], _Choice]":
-        wanted, as_ids = self.body.logprobs, bool(self.body.return_tokens_as_token_ids)
+        wanted, as_ids = self.body.logprobs, self.server.as_ids(self.body)
         text = self.server.front.model.token_text
         return {
             (place, index): _Choice(usage, None if wanted is None else CompletionLogprobs(wanted, as_ids, text))

@@ -11,6 +11,8 @@ NAMES = ("/detokenize",)
 METHODS = ("POST",)
 IS_OPEN = False
 NEEDS_ENGINE = True
+BODY = DetokenizeRequest
+KINDS = ("application/json",)
 
 
 async def answer(request: Request, server: Server) -> Response:

@@ -10,6 +10,8 @@ NAMES = ("/health", "/ping")
 METHODS = ("GET", "POST")
 IS_OPEN = True
 NEEDS_ENGINE = False
+BODY = None
+KINDS = ("text/plain",)
 
 
 async def answer(request: Request, server: Server) -> Response:

@@ -9,6 +9,8 @@ NAMES = ("/load",)
 METHODS = ("GET",)
 IS_OPEN = False
 NEEDS_ENGINE = True
+BODY = None
+KINDS = ("application/json",)
 
 
 async def answer(request: Request, server: Server) -> Response:

@@ -10,6 +10,8 @@ NAMES = ("/metrics",)
 METHODS = ("GET",)
 IS_OPEN = False
 NEEDS_ENGINE = False
+BODY = None
+KINDS = ("text/plain",)
 
 
 async def answer(request: Request, server: Server) -> Response:

@@ -9,6 +9,8 @@ NAMES = ("/v1/models", "/v1/models/{name:path}")
 METHODS = ("GET",)
 IS_OPEN = False
 NEEDS_ENGINE = True
+BODY = None
+KINDS = ("application/json",)
 
 
 async def answer(request: Request, server: Server) -> Response:

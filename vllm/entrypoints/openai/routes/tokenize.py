@@ -12,6 +12,8 @@ NAMES = ("/tokenize",)
 METHODS = ("POST",)
 IS_OPEN = False
 NEEDS_ENGINE = True
+BODY = TokenizeRequest
+KINDS = ("application/json",)
 
 
 async def answer(request: Request, server: Server) -> Response:

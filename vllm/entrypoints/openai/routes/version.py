@@ -10,6 +10,8 @@ NAMES = ("/version",)
 METHODS = ("GET",)
 IS_OPEN = False
 NEEDS_ENGINE = False
+BODY = None
+KINDS = ("application/json",)
 
 
 async def answer(request: Request, server: Server) -> Response:

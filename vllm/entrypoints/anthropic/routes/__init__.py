@@ -1,0 +1,1 @@
+"""One file per route, as in openai/routes. Called by: openai/app."""
