@@ -1,4 +1,4 @@
-"""Writes docs/compatibility.md from the knobs and the tables of flags that are not ours: `python -m tools.house compat`.
+"""Writes docs/compatibility.md from the knobs and the tables of other flags: `python -m tools.house compat`.
 
 What the command line does and what the page says can so never differ; tests/house compares them.
 """

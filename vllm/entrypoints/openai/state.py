@@ -6,7 +6,7 @@ Called by: app makes it, routes read it.
 import hashlib
 import hmac
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -26,6 +26,7 @@ from vllm.errors import ChatTemplateError, RefusedError, nearest
 from vllm.formats.choose import choose
 from vllm.formats.format import Format
 from vllm.util.log import get_logger
+from vllm.version import __version__
 
 _log = get_logger("vllm.server")
 _TOLD = 256
@@ -48,6 +49,7 @@ class Server:
     created: int = field(default_factory=lambda: int(time.time()))
     is_draining: bool = False
     _format: Format | None = None
+    _fingerprint: str = ""
     _told: set[str] = field(default_factory=set)
     api: dict[str, Any] = field(default_factory=dict)
     """The OpenAPI document."""
@@ -59,6 +61,16 @@ class Server:
     def names(self) -> tuple[str, ...]:
         """The names that the model is served under; answers carry the first."""
         return self.engine_args.served_model_name or (self.engine_args.model or "builtin",)
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for everything that answers depend on besides the request."""
+        if not self._fingerprint:
+            said = repr(
+                sorted((name, str(value)) for name, value in asdict(self.engine_args).items() if name != "hf_token")
+            )
+            self._fingerprint = f"vllm-{__version__}-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
+        return self._fingerprint
 
     @property
     def tokenizer(self) -> Any:

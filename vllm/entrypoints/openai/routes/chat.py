@@ -12,21 +12,13 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from vllm.engine.front import Flow
-from vllm.entrypoints.openai.conversation import conversation_ids
-from vllm.entrypoints.openai.errors import HttpError, refused
-from vllm.entrypoints.openai.generate import label, open_flow
 from vllm.entrypoints.openai.logprobs import chat_logprobs, prompt_logprobs
-from vllm.entrypoints.openai.params import sampling_params
 from vllm.entrypoints.openai.schemas import ChatRequest
 from vllm.entrypoints.openai.state import Server, read
-from vllm.entrypoints.openai.stream import DONE, EventStream, Stream, unless_gone
-from vllm.entrypoints.openai.usage import Usage
-from vllm.entrypoints.turn import Reader, ToolRules, Turn
+from vllm.entrypoints.openai.stream import DONE, EventStream
+from vllm.entrypoints.openai.talk import Part, Talk, begin, reply
 from vllm.formats.events import CallArguments, CallStart, Event, ReasoningDelta, TextDelta, collect
-from vllm.inputs import TokensPrompt
-from vllm.outputs import CompletionOutput, RequestOutput
-from vllm.sampling_params import SamplingParams
+from vllm.outputs import CompletionOutput
 
 NAMES = ("/v1/chat/completions",)
 METHODS = ("POST",)
@@ -42,51 +34,9 @@ async def answer(request: Request, server: Server) -> Response | EventStream | N
     body = await read(request, ChatRequest)
     server.check_model(body.model)
     headers = server.unknown(body.unknown_fields(), ChatRequest)
-    rules = _rules(body, server)
-    params = _params(body, server)
-    variables = {} if body.reasoning_effort is None else {"reasoning_effort": body.reasoning_effort}
-    text, ids = await conversation_ids(server, body, **variables)
-    prompt = TokensPrompt(prompt=text, prompt_token_ids=ids)
-    turn = Turn.of(server.format, rules, text, server.tokenizer)
-    name = label("chatcmpl-", body.request_id, request)
-    flow = await open_flow(server, body, [prompt], params, name, shown=turn.shown)
-    made = _Answer(body, server, flow, name.name, turn)
-    if body.stream:
-        keep_alive_s = server.args.sse_keep_alive_interval
-        stream = Stream(made.events(), headers, flow.close, keep_alive_s=keep_alive_s)
-        return await EventStream.begun(request, stream)
-    try:
-        whole = await unless_gone(request, made.whole())
-    finally:
-        flow.close()
-    return None if whole is None else Response(_json(whole), headers=headers, media_type="application/json")
-
-
-def _rules(body: ChatRequest, server: Server) -> ToolRules:
-    """What the request says about tools; those that may not be called are not shown to the model either."""
-    tools = [tool.model_dump(exclude_none=True) for tool in body.tools or ()]
-    rules = ToolRules.of(tools, body.tool_choice, body.parallel_tool_calls)
-    if rules.choice == "auto" and not server.args.enable_auto_tool_choice:
-        raise refused("tool_choice", "'auto' is turned off (--no-enable-auto-tool-choice)")
-    if rules.choice == "required":
-        raise refused("tool_choice", "an answer cannot be made to be a tool call yet; 'auto' and 'none' are")
-    if rules.choice == "none":
-        body.tools = None
-    return rules
-
-
-def _params(body: ChatRequest, server: Server) -> SamplingParams:
-    if body.top_logprobs and not body.logprobs:
-        raise HttpError(400, "top_logprobs needs logprobs to be true.", "top_logprobs")
-    if body.echo:
-        raise refused("echo", "a chat answer does not repeat its conversation")
-    return sampling_params(
-        body,
-        server.front.model.default_sampling,
-        max_tokens=body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens,
-        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        prompt_logprobs=body.prompt_logprobs,
-    )
+    talk = await begin(server, body, request, "chatcmpl-")
+    made = _Answer(body, server, talk)
+    return await reply(request, talk, headers, made.whole, made.events)
 
 
 @dataclass(slots=True)
@@ -95,16 +45,15 @@ class _Answer:
 
     body: ChatRequest
     server: Server
-    flow: Flow
-    id: str
-    turn: Turn
+    talk: Talk
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {
-            "id": self.id,
+            "id": self.talk.id,
             "object": kind,
-            "created": self.server.now(),
-            "model": self.body.model or self.server.names[0],
+            "created": self.talk.created,
+            "model": self.talk.model,
+            "system_fingerprint": self.server.fingerprint,
         }
 
     def _logprobs(self, c: CompletionOutput) -> dict[str, Any] | None:
@@ -124,38 +73,27 @@ class _Answer:
             rest["token_ids"] = list(c.token_ids)
         return rest
 
-    def _choice(self, c: CompletionOutput, usage: Usage) -> dict[str, Any]:
+    def _choice(self, part: Part) -> dict[str, Any]:
         """One whole choice."""
-        message: dict[str, Any] = {"role": self._role(), "content": c.text, "refusal": None}
-        reason = c.finish_reason
-        if not self.turn.is_plain:
-            reader = self.turn.reader()
-            answer = collect(reader.read(c))
-            usage.num_thought_tokens += reader.num_thought_tokens
-            reason = reader.finish_reason(c)
-            message["content"] = answer.text if answer.text or not answer.calls else None
+        answer = collect(part.events)
+        content = answer.text if answer.text or not answer.calls else None
+        message: dict[str, Any] = {"role": self._role(), "content": content, "refusal": None}
+        if not self.talk.turn.is_plain:
             thoughts = (answer.reasoning or None) if self.body.include_reasoning else None
             message["reasoning"] = message["reasoning_content"] = thoughts
             if answer.calls:
                 message["tool_calls"] = [_call(call.id, call.name, call.arguments) for call in answer.calls]
-        return {"index": c.index, "message": message, **self._rest(c, reason)}
+        return {"index": part.output.index, "message": message, **self._rest(part.output, part.finish_reason)}
 
     async def whole(self) -> Mapping[str, Any]:
         """The answer in one piece."""
-        usage = Usage(list(self.flow.deliveries))
-        choices: list[dict[str, Any]] = []
-        last: RequestOutput | None = None
-        async for batch in self.flow:
-            for place, output in batch:
-                last = output
-                for c in output.outputs:
-                    usage.note(place, output, len(c.token_ids))
-                    choices.append(self._choice(c, usage))
-        out = {**self._head("chat.completion"), "choices": choices, "usage": usage.as_dict()}
-        if last is not None and self.body.prompt_logprobs is not None:
-            out["prompt_logprobs"] = prompt_logprobs(last.prompt_logprobs)
-        if last is not None and self.body.return_token_ids:
-            out["prompt_token_ids"] = last.prompt_token_ids
+        parts = [part async for batch in self.talk.parts() for part in batch]
+        choices = [self._choice(part) for part in parts]
+        out = {**self._head("chat.completion"), "choices": choices, "usage": self.talk.usage.as_dict()}
+        if parts and self.body.prompt_logprobs is not None:
+            out["prompt_logprobs"] = prompt_logprobs(parts[-1].request.prompt_logprobs)
+        if parts and self.body.return_token_ids:
+            out["prompt_token_ids"] = parts[-1].request.prompt_token_ids
         return out
 
     async def events(self) -> AsyncGenerator[bytes, None]:
@@ -163,45 +101,30 @@ class _Answer:
         options = self.body.stream_options
         ends_with_usage = self.server.args.enable_force_include_usage or bool(options and options.include_usage)
         with_usage = bool(options and options.continuous_usage_stats)
-        usage = Usage(list(self.flow.deliveries))
+        usage = self.talk.usage
         head = b"data: " + _json(self._head("chat.completion.chunk"))[:-1] + b',"choices":['
-        readers: dict[int, Reader | None] = {}
-        async for batch in self.flow:
+        begun: set[int] = set()
+        async for parts in self.talk.parts():
             pieces = []
-            for place, output in batch:
-                for c in output.outputs:
-                    if not c.text and not c.token_ids and c.finish_reason is None:
-                        continue
-                    usage.note(place, output, len(c.token_ids))
-                    if c.index not in readers:
-                        readers[c.index] = None if self.turn.is_plain else self.turn.reader()
-                        delta = {"role": self._role(), "content": ""}
-                        opening = {"index": c.index, "delta": delta, "logprobs": None, "finish_reason": None}
-                        tail = b',"usage":' + _json(usage.as_dict()) if with_usage else b""
-                        pieces.append(head + _json(opening) + b"]" + tail + b"}\n\n")
-                    reader = readers[c.index]
-                    made = self._delta(c) if reader is None else self._read_delta(reader, c, usage)
-                    if made:
-                        tail = b',"usage":' + _json(usage.as_dict()) if with_usage else b""
-                        pieces.append(head + made + b"]" + tail + b"}\n\n")
+            for part in parts:
+                tail = b',"usage":' + _json(usage.as_dict()) if with_usage else b""
+                if part.output.index not in begun:
+                    begun.add(part.output.index)
+                    delta = {"role": self._role(), "content": ""}
+                    opening = {"index": part.output.index, "delta": delta, "logprobs": None, "finish_reason": None}
+                    pieces.append(head + _json(opening) + b"]" + tail + b"}\n\n")
+                made = self._delta(part)
+                if made:
+                    pieces.append(head + made + b"]" + tail + b"}\n\n")
             if pieces:
                 yield b"".join(pieces)
         if ends_with_usage:
             yield head + b'],"usage":' + _json(usage.as_dict()) + b"}\n\n"
         yield DONE
 
-    def _delta(self, c: CompletionOutput) -> bytes:
-        """What is new of a choice that is text and nothing else, as JSON."""
-        if self.body.logprobs or c.finish_reason is not None or self.body.return_token_ids:
-            delta = {"content": c.text} if c.text else {}
-            return _json({"index": c.index, "delta": delta, **self._rest(c, c.finish_reason)})
-        return b'{"index":%d,"delta":{"content":%b},"logprobs":null,"finish_reason":null}' % (c.index, _json(c.text))
-
-    def _read_delta(self, reader: Reader, c: CompletionOutput, usage: Usage) -> bytes:
-        """What is new of a choice, as JSON; nothing when the reader waits for more."""
-        before = reader.num_thought_tokens
-        events = reader.read(c)
-        usage.num_thought_tokens += reader.num_thought_tokens - before
+    def _delta(self, part: Part) -> bytes:
+        """What is new of a choice, as JSON; nothing when its reader waits for more. Nearly all are text alone."""
+        c, events = part.output, part.events
         rest = c.finish_reason is not None or bool(self.body.logprobs or self.body.return_token_ids)
         if not rest and len(events) == 1 and isinstance(events[0], TextDelta):
             text = _json(events[0].text)
@@ -209,7 +132,7 @@ class _Answer:
         delta = _merged(events, self.body.include_reasoning)
         if not delta and not rest:
             return b""
-        return _json({"index": c.index, "delta": delta, **self._rest(c, reader.finish_reason(c))})
+        return _json({"index": c.index, "delta": delta, **self._rest(c, part.finish_reason)})
 
 
 def _merged(events: list[Event], with_reasoning: bool) -> dict[str, Any]:

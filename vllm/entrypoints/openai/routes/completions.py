@@ -123,6 +123,7 @@ class _Answer:
             "object": "text_completion",
             "created": self.server.now(),
             "model": self.body.model or self.server.names[0],
+            "system_fingerprint": self.server.fingerprint,
         }
 
     def _states(self, usage: Usage) -> "dict[tuple[int, int], _Choice]":
