@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from vllm.config.args import EngineArgs
@@ -53,6 +54,7 @@ class Watch(Protocol):
 class Model:
     """What is served."""
 
+    folder: Path
     intake: Intake
     ready: Ready
     tokenizer: Any
@@ -145,6 +147,7 @@ class Front:
         ready = await self._client.start()
         limits = Limits(ready.vocab_size, ready.max_model_len, ready.max_logprobs)
         self._model = Model(
+            folder=folder,
             intake=Intake(tokenizer, limits, generation, args.seed),
             ready=ready,
             tokenizer=tokenizer,

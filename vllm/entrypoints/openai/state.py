@@ -19,6 +19,7 @@ from vllm.engine.front import Front
 from vllm.entrypoints.openai.errors import HttpError
 from vllm.entrypoints.openai.log import RequestLog
 from vllm.entrypoints.openai.metrics import Metrics
+from vllm.entrypoints.openai.responses.store import Store
 from vllm.entrypoints.openai.running import OpenRequests
 from vllm.entrypoints.openai.schemas import Generation
 from vllm.entrypoints.openai.traces import Traces
@@ -46,6 +47,7 @@ class Server:
     metrics: Metrics
     traces: Traces | None = None
     open: OpenRequests = field(init=False)
+    responses: Store = field(init=False)
     created: int = field(default_factory=lambda: int(time.time()))
     is_draining: bool = False
     _format: Format | None = None
@@ -56,6 +58,7 @@ class Server:
 
     def __post_init__(self) -> None:
         self.open = OpenRequests(RequestLog(self.engine_args, self.args), self.traces)
+        self.responses = Store(self.args.max_stored_responses)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -90,6 +93,14 @@ class Server:
             self._format = chosen.format
         return self._format
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether conversations can be had."""
+        tokenizer = self.front.model.tokenizer
+        return self.engine_args.chat_template is not None or (
+            tokenizer is not None and tokenizer.chat_template is not None
+        )
+
     def now(self) -> int:
         """Seconds since 1970, for answers."""
         return int(time.time())
@@ -99,13 +110,14 @@ class Server:
         keys = self.args.api_key
         if not keys:
             return
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            token = request.headers.get("x-api-key", "")  # why: Anthropic's clients send it so
-        given = hashlib.sha256(token.strip().encode()).digest()
+        given = _given_key(request)
         known = [hmac.compare_digest(given, hashlib.sha256(key.encode()).digest()) for key in keys]
         if not any(known):
             raise HttpError(401, "A valid API key is needed: Authorization: Bearer KEY, or x-api-key: KEY.")
+
+    def owner(self, request: Request) -> str:
+        """Stands for the key of a request; "" where none is asked for."""
+        return _given_key(request).hex() if self.args.api_key else ""
 
     def check_model(self, name: str | None) -> None:
         """404 for a model that is not served."""
@@ -147,6 +159,14 @@ class Server:
                 _log.warning("A request has the field %.64r, which nobody knows; it is ignored.", name)
         shown = ",".join(name[:64] for name in names[:16] if name.isascii() and name.isprintable())
         return {"x-ignored-fields": shown.replace("\r", "").replace("\n", "")}
+
+
+def _given_key(request: Request) -> bytes:
+    """The hash of the key that a request carries."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        token = request.headers.get("x-api-key", "")  # why: Anthropic's clients send it so
+    return hashlib.sha256(token.strip().encode()).digest()
 
 
 def shown_template(tokenizer: Any, given: str | None) -> str:

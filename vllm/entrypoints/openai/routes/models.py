@@ -1,4 +1,6 @@
-"""What is served."""
+"""What is served, in the words of OpenAI, or of Anthropic for its clients."""
+
+from datetime import UTC, datetime
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -27,8 +29,12 @@ async def answer(request: Request, server: Server) -> Response:
         }
         for name in server.names
     ]
+    if "anthropic-version" in request.headers:
+        made = datetime.fromtimestamp(server.created, UTC).isoformat().replace("+00:00", "Z")
+        cards = [{"id": n, "type": "model", "display_name": n, "created_at": made} for n in server.names]
     wanted = request.path_params.get("name")
     if wanted is None:
-        return JSONResponse({"object": "list", "data": cards})
+        ends = {"has_more": False, "first_id": server.names[0], "last_id": server.names[-1]}
+        return JSONResponse({"object": "list", "data": cards, **ends})
     server.check_model(wanted)
     return JSONResponse(next(card for card in cards if card["id"] == wanted))
