@@ -82,8 +82,11 @@ def assemble(args: "EngineArgs") -> Assembled:
     )
 
 
-def make_plan(args: "EngineArgs", weights: bool = True) -> tuple[Path, Described, Plan]:
-    """(folder, network, Plan) without loading anything; without `weights` a hub is asked for the small files alone."""
+def make_plan(args: "EngineArgs", weights: bool = True, is_watched: bool = False) -> tuple[Path, Described, Plan]:
+    """(folder, network, Plan) without loading anything; without `weights` a hub is asked for the small files alone.
+
+    `is_watched`: tokens are read as they come.
+    """
     folder = find_folder(args, weights)
     config = override(read_config(folder), args.hf_overrides)
     described = find_network(args, folder, config)
@@ -96,6 +99,7 @@ def make_plan(args: "EngineArgs", weights: bool = True) -> tuple[Path, Described
         device_facts(),
         described.weights,
         described.stored,
+        is_watched,
     )
     return folder, described, plan
 

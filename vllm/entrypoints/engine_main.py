@@ -135,7 +135,7 @@ def build(words: dict[str, object]) -> tuple[Engine, Ready]:
     from vllm.config.args import EngineArgs
 
     args = EngineArgs.from_mapping(words)
-    _, described, plan = make_plan(args)
+    _, described, plan = make_plan(args, is_watched=True)
     engine = Engine(plan.scheduler, plan.kv, Fragile(make_executor(plan, described)))
     announce(plan)
     ready = Ready(

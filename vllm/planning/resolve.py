@@ -15,6 +15,7 @@ from vllm.planning.cache import Room, fit_context, kv_plan, longest_in, rank_blo
 from vllm.planning.choices import Choices
 from vllm.planning.limits import check_split, scheduler_plan
 from vllm.planning.memory import Network, activation_bytes, count_parameters, weight_bytes
+from vllm.planning.pace import Work, with_pace
 from vllm.planning.plan import Memory, Plan
 from vllm.protocol.facts import DeviceFacts
 from vllm.protocol.plan import LoadPlan, Stored, WorkerPlan
@@ -31,10 +32,12 @@ def resolve(
     device: DeviceFacts,
     weights: Weights | None = None,
     stored: Stored | None = None,
+    is_watched: bool = False,
 ) -> Plan:
     """The Plan for one network on devices like `device`. `checkpoint_dtype` is what config.json says of the weights.
 
-    `stored` says how a quantized checkpoint keeps them, under the names of `weights`.
+    `stored` says how a quantized checkpoint keeps them, under the names of `weights`. `is_watched`: somebody reads the
+    tokens as they come, as a server's clients do.
     """
     chosen, tp, pp = Choices(), args.tensor_parallel_size, args.pipeline_parallel_size
     dtype = choose_dtype(args, checkpoint_dtype, device, chosen)
@@ -48,6 +51,7 @@ def resolve(
     kv = kv_plan(args, decoder, scheduler, Room(device, tp, pp, dtype, spent), chosen)
     most = longest_in(kv)
     scheduler = fit_context(args, scheduler, kv, most, chosen)
+    scheduler = with_pace(scheduler, Work(decoder, size, tp), device, is_watched, chosen)
     worker = WorkerPlan(
         device="cpu" if device.kind == "cpu" else "cuda:0",
         dtype=dtype,

@@ -2,8 +2,12 @@
 
 For: the limits of SchedulerPlan, and its time target: while sequences decode and few wait, prefill is cut so that the
 predicted step stays short and no stream stutters; with nobody to disturb, or many waiting, the full budget is used.
-The prediction is a line in the number of tokens, from the Plan, scaled by what steps really took.
-Does not know: sequences, blocks, clocks. Invariant: every decoding sequence gets a token. Called by: scheduler, engine.
+
+    seconds of a step = base + query tokens * each        both begin as the Plan guesses and follow what steps take
+
+A step that misses its prediction moves both numbers in proportion to their share in it: decodes teach the base, chunks
+the cost of a token. Does not know: sequences, blocks, clocks. Invariant: every decoding sequence gets a token.
+Called by: scheduler, engine.
 """
 
 from vllm.errors import ValidationError
@@ -12,6 +16,11 @@ from vllm.protocol.plan import SchedulerPlan
 LEAST_CHUNK = 16
 """Query tokens that prefill gets in a step whatever the target says, so that it gets on."""
 FEW_WAITING = 4
+STRETCH = 2.0
+"""A step of decodes may always take this much longer for the sake of prefill, also where it misses the target alone."""
+_RATE = 0.2
+_ODD = 4.0
+"""Times the prediction beyond which a step counts no more: a compilation, a page fault."""
 
 
 class StepBudget:
@@ -20,7 +29,7 @@ class StepBudget:
     def __init__(self, limits: SchedulerPlan) -> None:
         _check(limits)
         self.limits = limits
-        self._scale = 1.0
+        self._base, self._each = limits.step_base_seconds, limits.step_token_seconds
 
     def tokens(self, num_decoding: int, num_waiting: int) -> int:
         """Most query tokens of the next step; `num_waiting` sequences still have a prompt to compute."""
@@ -29,9 +38,10 @@ class StepBudget:
         deep = num_waiting > max(FEW_WAITING, num_decoding // 4)
         if limits.step_seconds <= 0 or not num_decoding or deep or not limits.enable_chunked_prefill:
             return most
-        spare = limits.step_seconds / self._scale - limits.step_base_seconds
-        in_time = int(spare / limits.step_token_seconds) if limits.step_token_seconds > 0 else most
-        return min(most, max(in_time, num_decoding * self.usual_query(num_decoding) + LEAST_CHUNK))
+        decodes = num_decoding * self.usual_query(num_decoding)
+        target = max(limits.step_seconds, STRETCH * (self._base + decodes * self._each))
+        in_time = int((target - self._base) / self._each) if self._each > 0 else most
+        return min(most, max(in_time, decodes + LEAST_CHUNK))
 
     def usual_query(self, num_decoding: int) -> int:
         """Query tokens of a decode: the most a sequence can gain in a step, or fewer where the budget is small."""
@@ -47,11 +57,12 @@ class StepBudget:
 
     def observe(self, num_tokens: int, seconds: float) -> None:
         """A step of `num_tokens` query tokens took `seconds` (0.0: not measured)."""
-        expected = self.limits.step_base_seconds + num_tokens * self.limits.step_token_seconds
+        expected = self._base + num_tokens * self._each
         if seconds > 0 and expected > 0:
-            # why: one odd step (a first compilation, a page fault) must not decide; a changed machine must show soon.
-            ratio = min(10.0, max(0.1, seconds / expected))
-            self._scale += 0.1 * (ratio - self._scale)
+            missed = min(_ODD, max(1 / _ODD, seconds / expected))
+            share = self._base / expected
+            self._base *= missed ** (_RATE * share)
+            self._each *= missed ** (_RATE * (1.0 - share))
 
 
 def _check(plan: SchedulerPlan) -> None:

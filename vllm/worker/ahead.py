@@ -12,6 +12,7 @@ the row keeps until the step is over. Invariants: no drafts, one rank. Called by
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -78,6 +79,8 @@ class AheadRunner(Runner):
             self._decodes = Decodes(model, ops, self._resident, self._device, max_len, record)
         self._pick, self._platform = ops.pick, platform_of(self._device)
         self._flights: deque[Flight] = deque()
+        self._free_at = 0.0
+        """When the device was last seen to end a step; inf while it may be busy with one that was not waited for."""
         self._demanding: set[int] = set()
         """Rows that need the sampler on the host."""
 
@@ -107,6 +110,7 @@ class AheadRunner(Runner):
         """Wait for the oldest step."""
         flight = self._flights.popleft()  # why: also a step that failed is over
         self._land(flight)
+        seconds = self._seconds(flight)
         out = flight.result
         out.seq_ids, out.epochs = flight.seq_ids.tolist(), flight.epochs.tolist()
         if flight.tokens is not None:
@@ -116,8 +120,15 @@ class AheadRunner(Runner):
             out.failed.append((out.seq_ids[n], out.epochs[n], why))
         for n in (*flight.failed, *flight.over):
             out.tokens[n] = []
-        out.seconds = self._clock.monotonic() - flight.began
+        out.seconds = seconds
         return out
+
+    def _seconds(self, flight: Flight) -> float:
+        """How long the device was busy with a step that has landed; 0.0 where nobody saw it begin or end."""
+        began, now = max(flight.began, self._free_at), self._clock.monotonic()
+        # why: a step without tokens is not waited for, so the next one's time holds a part of this one's
+        self._free_at = now if flight.tokens is not None else math.inf
+        return max(0.0, now - began) if flight.tokens is not None else 0.0
 
     # -- changes -------------------------------------------------------------------------------------------------
 

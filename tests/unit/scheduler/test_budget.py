@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from vllm.protocol.plan import SchedulerPlan
 from vllm.scheduler.budget import LEAST_CHUNK, StepBudget
 
@@ -10,17 +12,17 @@ LIMITS = SchedulerPlan(
     max_num_batched_tokens=2048,
     max_model_len=4096,
     step_seconds=1.0,
-    step_base_seconds=0.5,
+    step_base_seconds=0.4,
     step_token_seconds=1 / 1024,
 )
 
 
 def test_the_target_holds_while_sequences_decode_and_few_wait() -> None:
     budget = StepBudget(LIMITS)
-    assert budget.tokens(num_decoding=8, num_waiting=1) == 512
+    assert budget.tokens(num_decoding=8, num_waiting=1) == 614
     assert budget.tokens(num_decoding=0, num_waiting=1) == 2048, "nobody to disturb"
     assert budget.tokens(num_decoding=8, num_waiting=5) == 2048, "a deep queue wants throughput"
-    assert budget.tokens(num_decoding=60, num_waiting=15) == 512
+    assert budget.tokens(num_decoding=60, num_waiting=15) == 614
 
 
 def test_without_a_target_the_budget_is_full() -> None:
@@ -28,27 +30,36 @@ def test_without_a_target_the_budget_is_full() -> None:
 
 
 def test_every_decode_and_a_least_chunk_fit_whatever_the_target_says() -> None:
-    budget = StepBudget(replace(LIMITS, step_seconds=0.25, max_tokens_per_step=2))
-    assert budget.tokens(num_decoding=40, num_waiting=0) == 80 + LEAST_CHUNK
+    slow = replace(LIMITS, step_seconds=0.25, step_base_seconds=1e-6, step_token_seconds=1.0, max_tokens_per_step=2)
+    assert StepBudget(slow).tokens(num_decoding=4, num_waiting=0) == 8 + LEAST_CHUNK
+
+
+def test_a_step_may_always_double_for_prefill() -> None:
+    """Where decodes alone miss the target, prompts must get on all the same."""
+    budget = StepBudget(replace(LIMITS, step_seconds=0.1))
+    assert budget.tokens(num_decoding=8, num_waiting=1) == int((2 * (0.4 + 8 / 1024) - 0.4) * 1024)
 
 
 def test_measured_steps_move_the_prediction() -> None:
-    budget = StepBudget(LIMITS)
-    for _ in range(100):
-        budget.observe(512, 2.0)  # twice as slow as predicted
-    assert budget.tokens(8, 1) == 24, "not even the base fits: decodes and the least chunk"
-    for _ in range(200):
-        budget.observe(512, 0.5)
-    assert 1500 <= budget.tokens(8, 1) <= 1536
-    before = budget.tokens(8, 1)
+    """What decodes take is base, what chunks take beyond it is tokens; the guesses were three times off."""
+    budget = StepBudget(replace(LIMITS, step_seconds=1.0))
+    for num_tokens in [8, 8, 8, 512] * 50:
+        budget.observe(num_tokens, 0.15 + num_tokens * 3 / 1024)
+    took = budget.tokens(8, 1)
+    assert took == pytest.approx((1.0 - 0.15) * 1024 / 3, rel=0.1)
+    for num_tokens in [8, 8, 8, 512] * 50:
+        budget.observe(num_tokens, 0.15 + num_tokens / 4096)
+    assert budget.tokens(8, 1) == 2048, "a machine that got faster is found out too"
+    before = budget.tokens(8, 5), budget.tokens(8, 1)
     budget.observe(512, 0.0)
-    assert budget.tokens(8, 1) == before, "a worker that does not measure teaches nothing"
+    assert (budget.tokens(8, 5), budget.tokens(8, 1)) == before, "a worker that does not measure teaches nothing"
 
 
 def test_one_odd_step_hardly_counts() -> None:
     budget = StepBudget(LIMITS)
+    usual = budget.tokens(8, 1)
     budget.observe(512, 60.0)
-    assert budget.tokens(8, 1) > LEAST_CHUNK
+    assert usual * 0.6 < budget.tokens(8, 1) < usual
 
 
 def test_speculation_gives_way_to_a_small_budget() -> None:

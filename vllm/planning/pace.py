@@ -1,0 +1,81 @@
+"""How long a step may take, and a first guess of how long it will: the weights read once, and arithmetic per token.
+
+A server's streams stutter when a long prompt is computed in one step beside them, so their engine cuts prefill to a
+time target (scheduler/budget.py, which also corrects the guess by what steps take). Offline nobody reads along: without
+a target steps are as large as they may be, which is the most work a second. Does not know: cache, limits of a step.
+Called by: resolve.
+"""
+
+from dataclasses import dataclass, replace
+
+from vllm.parts.decoder import Decoder
+from vllm.parts.ffn import MoE
+from vllm.parts.tensors import tensors
+from vllm.planning.choices import Choices
+from vllm.planning.memory import Network, count_parameters
+from vllm.protocol.facts import DeviceFacts
+from vllm.protocol.plan import SchedulerPlan
+
+_TARGET = {"cpu": 0.25, "cuda": 0.0085}
+"""Seconds: on an H200 8B decode steps then keep about 350 tokens of prefill; on a CPU words come at reading speed."""
+_LAYER_SECONDS = {"cpu": 2e-4, "cuda": 2e-6}
+"""What a layer costs beside its bytes and products: calls on the CPU, nodes of a graph on a GPU."""
+_GPU = (3e12, 4e14)
+"""Bytes and operations a second of a large GPU; half or twice as much is learned within a few steps."""
+_CORE_BYTES, _MOST_CORES = 25e9, 8
+"""Bytes a second that one core reads, and how many fill the memory's bandwidth."""
+_CORE_FLOPS = (("avx512_bf16", 2e11), ("avx512f", 9e10), ("avx2", 4e10), ("", 1e10))
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a step has to do."""
+
+    network: Network
+    weight_bytes: int
+    """Of one rank."""
+    tp: int
+
+    @property
+    def num_layers(self) -> int:
+        """Layers that every step walks through."""
+        return len(self.network.blocks if isinstance(self.network, Decoder) else self.network.calls)
+
+
+def with_pace(
+    scheduler: SchedulerPlan, work: Work, device: DeviceFacts, is_watched: bool, chosen: Choices
+) -> SchedulerPlan:
+    """The plan with its step costs, and with a target where tokens are read as they come."""
+    bytes_s, flops = _speed(device)
+    base = work.weight_bytes / bytes_s + work.num_layers * _LAYER_SECONDS[device.kind]
+    each = 2.0 * active_parameters(work.network) / work.tp / flops
+    target = _TARGET[device.kind] if is_watched else 0.0
+    if is_watched:
+        fits = max(0, int((target - base) / each))
+        why = f"beside a stream prefill gets about {fits} tokens, or the time of another decode step where that is more"
+        chosen.note("step time", f"{target * 1e3:g} ms", why)
+    return replace(scheduler, step_seconds=target, step_base_seconds=base, step_token_seconds=each)
+
+
+def _speed(device: DeviceFacts) -> tuple[float, float]:
+    """(bytes, operations) a second."""
+    if device.kind != "cpu":
+        return _GPU
+    per_core = next(flops for flag, flops in _CORE_FLOPS if not flag or flag in device.flags)
+    return _CORE_BYTES * min(device.num_cores, _MOST_CORES), per_core * device.num_cores
+
+
+def active_parameters(network: Network) -> int:
+    """Parameters that one token is multiplied with: of experts those that are chosen; no token table, but the head."""
+    if not isinstance(network, Decoder):
+        return count_parameters(network)
+    total = 0
+    for spec in tensors(network):
+        share = 1.0
+        if ".experts." in spec.name:
+            ffn = network.blocks[int(spec.name.split(".")[1])].ffn
+            assert isinstance(ffn, MoE), f"{spec.name} belongs to no experts"
+            share = ffn.top_k / ffn.num_experts
+        if spec.name != "embed.weight" or network.head.tied:
+            total += int(spec.numel * share)
+    return total
