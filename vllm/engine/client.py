@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vllm.engine.child import Child
+from vllm.engine.glance import Glance
 from vllm.engine.journal import SUSPECT, Entry, Journal, Sink
 from vllm.engine.stats import EngineStats
-from vllm.engine.wire import Abort, Add, Message, News, Ready, Refused, Reset
+from vllm.engine.wire import Abort, Add, Message, News, Peek, Ready, Refused, Reset
 from vllm.errors import EngineDeadError
 from vllm.protocol.events import SequenceUpdate
 from vllm.protocol.request import Request
@@ -24,6 +25,7 @@ from vllm.util.log import get_logger
 
 _log = get_logger(__name__)
 LOOK_S = 1.0
+PEEK_S = 2.0
 PAUSES_S = (0.0, 0.5, 2.0, 5.0)
 """Waits between attempts to start again; after the last one failed the client is dead."""
 KILLED = 0.2
@@ -43,6 +45,7 @@ class EngineClient:
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
+        self._glance: asyncio.Future[Glance] | None = None
         self.stats = _NO_STATS
         self.num_restarts = 0
         self.dead: str = ""
@@ -96,6 +99,17 @@ class EngineClient:
                 self._child.send([Abort(request_id, index)])
             self._send_due()
 
+    async def peek(self) -> Glance | None:
+        """A look at the engine; None while there is none that answers within a moment."""
+        if not self.is_serving or self._child is None:
+            return None
+        if self._glance is None or self._glance.done():
+            self._glance = asyncio.get_running_loop().create_future()
+            self._child.send([Peek()])
+        # why: all who look at once share one answer; one who leaves must not take it from the others.
+        done, _ = await asyncio.wait([self._glance], timeout=PEEK_S)
+        return self._glance.result() if done else None
+
     def reset_prefix_cache(self) -> None:
         """Forget every cached prefix."""
         if self.is_serving and self._child is not None:
@@ -124,7 +138,7 @@ class EngineClient:
 
     def _died(self, cause: str, from_outside: bool, is_last: bool) -> None:
         """Fail whom this death is laid to, and say so."""
-        self.stats = _NO_STATS
+        self.stats, self._glance = _NO_STATS, None
         # why: a signal is rarely a request's fault (only the kernel, out of memory, sends one for it)
         failed = self._journal.lost(SUSPECT + 1 if from_outside else SUSPECT)
         for entry in failed:
@@ -157,6 +171,9 @@ class EngineClient:
         elif isinstance(message, Ready):
             if not self._ready.done():
                 self._ready.set_result(message)
+        elif isinstance(message, Glance):
+            if self._glance is not None and not self._glance.done():
+                self._glance.set_result(message)
         elif isinstance(message, Refused) and message.request_id in self._journal:
             entry = self._journal.entry(message.request_id)
             self._journal.drop(message.request_id)

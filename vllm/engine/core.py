@@ -237,6 +237,14 @@ class Engine:
         """Sequences that have none."""
         return sum(map(len, self._live.values())) - self.num_running
 
+    def watch(self, observer: Observer) -> None:
+        """From now on `observer` hears what happens."""
+        self._observers.append(observer)
+
+    def live(self) -> Items[Items[Sequence]]:
+        """The siblings of every request that has not ended, oldest request first; not to be changed."""
+        return list(self._live.values())
+
     def stats(self) -> EngineStats:
         """A snapshot."""
         return EngineStats(

@@ -1,6 +1,7 @@
 """What front and engine say to each other, and how it is framed.
 
-    front ── Add, Abort, Reset ──▶ engine        engine ── Ready, News (one a step), Refused, Beat, Failed ──▶ front
+    front ── Add, Abort, Reset, Peek ──▶ engine
+    engine ── Ready, News (one a step), Refused, Glance (to a Peek), Beat, Failed ──▶ front
 
 A frame is a 4-byte little-endian length and that many bytes of msgpack; the message carries its kind. Does not know:
 sockets, processes. Invariant: only plain data crosses, so nothing read here can run code. Called by: client,
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from vllm.engine.glance import Glance
 from vllm.engine.stats import EngineStats
 from vllm.protocol.events import SequenceUpdate
 from vllm.protocol.request import Request
@@ -35,6 +37,10 @@ class Abort(msgspec.Struct, tag=True):
 
 class Reset(msgspec.Struct, tag=True):
     """Forget every cached prefix."""
+
+
+class Peek(msgspec.Struct, tag=True):
+    """Tell what goes on; answered by a Glance."""
 
 
 class Ready(msgspec.Struct, tag=True):
@@ -78,8 +84,8 @@ class Failed(msgspec.Struct, tag=True):
     cause: str
 
 
-Command = Add | Abort | Reset
-Message = Ready | News | Refused | Beat | Failed
+Command = Add | Abort | Reset | Peek
+Message = Ready | News | Refused | Glance | Beat | Failed
 _encode = msgspec.msgpack.Encoder().encode
 _commands = msgspec.msgpack.Decoder(Command)
 _messages = msgspec.msgpack.Decoder(Message)

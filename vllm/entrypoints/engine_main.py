@@ -18,7 +18,8 @@ import time
 from collections.abc import Callable
 
 from vllm.engine.core import Engine
-from vllm.engine.wire import Abort, Add, Beat, Command, Failed, Frames, News, Ready, Refused, frame
+from vllm.engine.recorder import Recorder
+from vllm.engine.wire import Abort, Add, Beat, Command, Failed, Frames, Message, News, Peek, Ready, Refused, frame
 from vllm.errors import CapacityError
 from vllm.protocol.executor import Executor
 from vllm.protocol.step import StepPlan, StepResult
@@ -61,9 +62,11 @@ class Child:
         self._lock = threading.Lock()
         self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._step_began = 0.0
+        self._recorder = Recorder()
 
     def serve(self, engine: Engine) -> None:
         """Obey and step until the socket closes, which ends the process."""
+        engine.watch(self._recorder)
         threading.Thread(target=self._read, daemon=True).start()
         threading.Thread(target=self._beat, daemon=True).start()
         while True:
@@ -74,7 +77,7 @@ class Child:
             if updates:
                 self.say(News(updates, engine.stats()))
 
-    def say(self, message: Ready | News | Refused | Beat | Failed) -> None:
+    def say(self, message: Message) -> None:
         """Send one message whole."""
         data = frame(message)
         with self._lock:
@@ -94,6 +97,8 @@ class Child:
                     self.say(Refused(command.request.request_id, str(error)))
             elif isinstance(command, Abort):
                 engine.abort(command.request_id, command.index)
+            elif isinstance(command, Peek):
+                self.say(self._recorder.glance(engine, time.monotonic()))
             else:
                 engine.reset_prefix_cache()
 

@@ -37,6 +37,7 @@ FAMILIES: tuple[tuple[str, Shape], ...] = (
     ("openai", openai_error),
     ("anthropic", anthropic_error),
     ("ollama", ollama_error),
+    ("page", openai_error),
 )
 """Folder of routes -> how they tell errors."""
 

@@ -35,6 +35,12 @@ class OpenRequests:
         """The ids of all open answers, oldest first."""
         return list(self._flows)
 
+    def by_request(self) -> dict[str, str]:
+        """The engine's id of each open request -> the id of its answer."""
+        return {
+            d.taken.request.request_id: name for name in self._flows for f in self._flows[name] for d in f.deliveries
+        }
+
     def add(self, label: Label, flow: Flow) -> None:
         """A flow has begun; it leaves by itself when it is closed."""
         name = label.name
