@@ -3,7 +3,7 @@ PY = .venv/bin/python
 
 .PHONY: setup serve test fmt check gpu gpu-deps e2e fault bench docs house package
 setup: ; @sh scripts/setup.sh dev
-serve: ; @sh scripts/setup.sh && exec $(PY) -m vllm.entrypoints.demo
+serve: ; @sh scripts/setup.sh && exec $(PY) -m vllm.entrypoints.cli.main serve $(ARGS)
 test: ; @sh scripts/setup.sh test && exec sh scripts/test.sh
 fmt: ; @sh scripts/setup.sh dev && $(PY) -m ruff check --fix . && $(PY) -m ruff format .
 check: ; @sh scripts/setup.sh dev && exec sh scripts/check.sh

@@ -60,7 +60,12 @@ def page(browser, server: Running):
 def shoot(page, name: str) -> None:
     """A picture, where somebody asked for pictures."""
     if folder := os.environ.get("SCREENSHOTS"):
+        size = page.viewport_size
+        if name.startswith("dashboard"):
+            page.set_viewport_size({"width": 1200, "height": 1010})
+            page.wait_for_timeout(1200)
         page.screenshot(path=str(Path(folder) / f"{name}.png"))
+        page.set_viewport_size(size)
 
 
 def until(page, condition: str, seconds: float = 20.0) -> None:
@@ -71,7 +76,7 @@ def until(page, condition: str, seconds: float = 20.0) -> None:
 def ask(page, said: str) -> None:
     page.fill("#prompt", said)
     page.press("#prompt", "Enter")
-    page.wait_for_selector("#send:visible", timeout=30_000)
+    page.wait_for_selector("#send:visible", timeout=90_000)
 
 
 def last_answer(page) -> str:
@@ -93,6 +98,7 @@ def test_chat_goes_on(page) -> None:
 def test_probabilities_on_hover_and_focus(page) -> None:
     page.click("#settings summary")
     page.fill("#temperature", "1")
+    page.fill("#max_tokens", "120")
     page.check("#logprobs")
     ask(page, "Tell me a short story about a cat.")
     tokens = page.locator(".token")
@@ -149,7 +155,9 @@ def test_dashboard_and_requests(page, server: Running) -> None:
         page.wait_for_timeout(4000)
         assert int(page.locator("#tiles .value").nth(2).inner_text()) > 0
         for canvas in ("timeline", "throughput", "load", "ttft", "itl", "blocks"):
-            drawn = f"new Set(document.getElementById('{canvas}').getContext('2d').getImageData(0, 0, 300, 100).data).size"
+            drawn = (
+                f"new Set(document.getElementById('{canvas}').getContext('2d').getImageData(0, 0, 300, 100).data).size"
+            )
             assert page.evaluate(drawn) > 3, f"{canvas} is empty"
         shoot(page, "dashboard")
         page.click("#theme")

@@ -1,7 +1,7 @@
-"""Seven prompts through the built-in model: what `make serve` shows until a server takes the name over.
+"""Seven prompts through the built-in model, offline.
 
 For: seeing in seconds that an installation works. Does not know: anything but the public names.
-Called by: `make serve`, `vllm demo`, the packaging check.
+Called by: `vllm demo`, the packaging check.
 """
 
 from vllm import LLM, SamplingParams

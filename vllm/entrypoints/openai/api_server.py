@@ -154,8 +154,9 @@ async def _start(server: "Server", sock: socket.socket) -> None:
     await server.front.start()
     _log.debug("%s", server.format)
     server.metrics.on_ready(server.front.model.ready)
-    docs = "" if server.args.disable_fastapi_docs else f" Its API is described at {address}/docs."
-    _log.info("Ready: %s/v1 serves %s.%s", address, ", ".join(server.names), docs)
+    docs = "" if server.args.disable_fastapi_docs else f", its description at {address}/docs"
+    names = ", ".join(server.names)
+    _log.info("Ready: %s/v1 serves %s; the page for people is at %s/%s.", address, names, address, docs)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
