@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from vllm.engine.core import Engine
 from vllm.engine.deliver import MakeDecoder, TokenText
 from vllm.engine.folder import (
+    compiler_words,
     decoder_maker,
     default_sampling,
     find_folder,
@@ -25,6 +26,8 @@ from vllm.engine.folder import (
 )
 from vllm.engine.intake import Intake, Limits
 from vllm.errors import ModelLoadError, RefusedError, UnknownArchitectureError
+from vllm.features.structured_output.compiler import Compiler
+from vllm.features.structured_output.host import GrammarCompiled, StructuredOutput
 from vllm.parts.checkpoint import Weights
 from vllm.parts.hf import HFConfig
 from vllm.planning.describe import Described, describe, read_config
@@ -33,6 +36,7 @@ from vllm.planning.plan import Plan
 from vllm.planning.resolve import resolve
 from vllm.protocol.executor import Executor
 from vllm.protocol.facts import DeviceFacts
+from vllm.protocol.seams import Resource
 from vllm.util import env
 from vllm.util.arith import human_bytes
 from vllm.util.log import get_logger
@@ -58,6 +62,8 @@ class Assembled:
     generation_config: dict[str, Any]
     default_sampling: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    structured: StructuredOutput | None = None
+    """Takes requests with a constraint; None without a tokenizer."""
 
 
 def assemble(args: "EngineArgs") -> Assembled:
@@ -65,11 +71,12 @@ def assemble(args: "EngineArgs") -> Assembled:
     folder, described, plan = make_plan(args)
     tokenizer = None if args.skip_tokenizer_init else load_tokenizer(args, folder)
     generation = generation_config(args, folder)
-    executor = make_executor(plan, described)
+    words = {} if tokenizer is None else compiler_words(args, folder, described.decoder.vocab)
+    executor, resources = make_executor(plan, described, words)
     announce(plan)
     limits = Limits(described.decoder.vocab, plan.scheduler.max_model_len, args.max_logprobs)
     return Assembled(
-        engine=Engine(plan.scheduler, plan.kv, executor),
+        engine=Engine(plan.scheduler, plan.kv, executor, resources=resources),
         intake=Intake(tokenizer, limits, generation, args.seed),
         plan=plan,
         tokenizer=tokenizer,
@@ -79,6 +86,7 @@ def assemble(args: "EngineArgs") -> Assembled:
         generation_config=generation,
         default_sampling=default_sampling(args, generation),
         seed=args.seed,
+        structured=StructuredOutput(tokenizer, words) if words else None,
     )
 
 
@@ -163,12 +171,20 @@ def device_facts() -> DeviceFacts:
     return cuda_facts() or cpu_facts()
 
 
-def make_executor(plan: Plan, described: Described) -> Executor:
-    """Workers as the Plan says: in this process for one rank, else one process per rank."""
+def make_executor(plan: Plan, described: Described, words: Mapping[str, Any]) -> tuple[Executor, list[Resource]]:
+    """Workers as the Plan says: in this process for one rank, else one process per rank; and what requests wait for.
+
+    `words` are those of a compiler of grammars; none where there is no tokenizer.
+    """
     if plan.worker.tp_size * plan.worker.pp_size > 1:
         from vllm.executor.processes import ProcessExecutor
 
-        return ProcessExecutor(plan.worker, plan.kv, plan.load, described.config.raw())
+        config = described.config.raw()
+        return ProcessExecutor(plan.worker, plan.kv, plan.load, config, words), []
     from vllm.executor.local import LocalExecutor
+    from vllm.features.structured_output.device import GrammarStage
 
-    return LocalExecutor(described.decoder, described.weights, plan.worker, plan.kv, plan.load)
+    compiler = Compiler(**words) if words else None
+    stages = [GrammarStage(compiler)] if compiler else []
+    executor = LocalExecutor(described.decoder, described.weights, plan.worker, plan.kv, plan.load, stages)
+    return executor, [GrammarCompiled(compiler)] if compiler else []

@@ -73,7 +73,8 @@ class Running:
     def engine_pid(self) -> int:
         """The process id of the engine."""
         tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return next(int(word) for task in tasks for word in task.read_text().split())
+        children = (int(word) for task in tasks for word in task.read_text().split())
+        return next(pid for pid in children if b"engine_main" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
 def wait_for(condition: Any, seconds: float, what: str) -> None:

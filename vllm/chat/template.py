@@ -70,6 +70,25 @@ def render(
     return _cut_at_tag(text, last) if continue_final_message else text
 
 
+def thinks_by_default(tokenizer: Tokenizer, messages: Any, text: str, **options: Any) -> bool:
+    """Whether `text`, rendered with these options, is what the template writes when it is asked for thoughts.
+
+    A template that knows no such switch says the same either way: then its model thinks if it thinks at all.
+    """
+    if options.get("enable_thinking") is False or options.get("thinking") is False:
+        return False
+    switches = {name: True for name in ("enable_thinking", "thinking") if name not in options}
+    return render(tokenizer, messages, **{**options, **switches}) == text
+
+
+def shown_template(tokenizer: Tokenizer | None, given: str | None) -> str:
+    """The text of the template that tools are shown through; "" where there is none."""
+    try:
+        return "" if tokenizer is None else template_text(tokenizer, given, tools=[{}])
+    except (ChatTemplateError, OSError):
+        return ""
+
+
 def template_text(tokenizer: Tokenizer, chat_template: str | None = None, tools: Any = None) -> str:
     """The template that would be used. Raises ChatTemplateError (no template) or ValidationError."""
     if chat_template is not None and "{" not in chat_template and "\n" not in chat_template:

@@ -31,10 +31,9 @@ def find_folder(args: EngineArgs, weights: bool = True) -> Path:
     )
 
 
-def load_tokenizer(args: EngineArgs, folder: Path) -> Any:
-    """The model's tokenizer, or the one that `tokenizer` names."""
-    from vllm.chat.template import with_chat
-    from vllm.tokenizer.load import has_tokenizer, load
+def tokenizer_folder(args: EngineArgs, folder: Path) -> Path:
+    """Where the tokenizer's files are: the model's folder, or what `tokenizer` names."""
+    from vllm.tokenizer.load import has_tokenizer
 
     where = folder
     if args.tokenizer is not None and has_tokenizer(args.tokenizer):
@@ -43,7 +42,26 @@ def load_tokenizer(args: EngineArgs, folder: Path) -> Any:
         from vllm.loading.resolve import resolve_model
 
         where = resolve_model(args.tokenizer, revision=args.tokenizer_revision, token=args.hf_token, weights=False)
+    return where
+
+
+def load_tokenizer(args: EngineArgs, folder: Path) -> Any:
+    """The model's tokenizer, or the one that `tokenizer` names."""
+    from vllm.chat.template import with_chat
+    from vllm.tokenizer.load import load
+
+    where = tokenizer_folder(args, folder)
     return with_chat(load(where, mode=args.tokenizer_mode, trust_remote_code=args.trust_remote_code))
+
+
+def compiler_words(args: EngineArgs, folder: Path, num_logits: int) -> dict[str, Any]:
+    """What a compiler of grammars must know of the model, as plain data: it may run in any process."""
+    return {
+        "folder": str(tokenizer_folder(args, folder)),
+        "num_logits": num_logits,
+        "mode": args.tokenizer_mode,
+        "trust_remote_code": args.trust_remote_code,
+    }
 
 
 def decoder_maker(tokenizer: Any) -> MakeDecoder | None:

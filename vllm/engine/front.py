@@ -9,7 +9,7 @@ request ends that request alone. Called by: entrypoints.openai.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from vllm.config.args import EngineArgs
 from vllm.engine.client import EngineClient
 from vllm.engine.deliver import Delivery, MakeDecoder, TokenText
 from vllm.engine.folder import (
+    compiler_words,
     decoder_maker,
     default_sampling,
     find_folder,
@@ -61,6 +62,8 @@ class Model:
     make_decoder: MakeDecoder | None
     token_text: TokenText | None
     default_sampling: dict[str, Any]
+    compiler_words: dict[str, Any]
+    """For structured output."""
 
 
 def _nothing() -> None:
@@ -154,6 +157,7 @@ class Front:
             make_decoder=decoder_maker(tokenizer),
             token_text=None if tokenizer is None else token_text(tokenizer),
             default_sampling=default_sampling(args, generation),
+            compiler_words={} if tokenizer is None else compiler_words(args, folder, ready.vocab_size),
         )
 
     async def stop(self) -> None:
@@ -188,6 +192,7 @@ class Front:
         tenant: str = "",
         special: bool = True,
         shown: frozenset[int] = frozenset(),
+        features: Mapping[str, object] | None = None,
     ) -> Delivery:
         """Check and tokenise one prompt. `shown` are special tokens that are text all the same.
 
@@ -198,7 +203,13 @@ class Front:
 
         def take() -> Delivery:
             taken = self.model.intake.take(
-                request_id, prompt, params, priority=priority, tenant=tenant, add_special_tokens=special
+                request_id,
+                prompt,
+                params,
+                priority=priority,
+                tenant=tenant,
+                add_special_tokens=special,
+                features=features,
             )
             longest = self.model.ready.longest
             if taken.request.max_len > longest:

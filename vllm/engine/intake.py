@@ -87,7 +87,7 @@ class Intake:
         params.update_from_generation_config(self.generation_config, eos)
         most = self.limits.max_logprobs if max_logprobs is None else max_logprobs
         params.check_limits(self.limits.vocab_size, self.limits.max_model_len, most)
-        self._refuse(prompt, params)
+        self._refuse(prompt, params, features or {})
         text, ids = self._tokens(prompt, params, add_special_tokens)
         all_features = dict(features or {})
         if params.bad_words:
@@ -110,7 +110,7 @@ class Intake:
         )
         return Taken(request, text, ids, params)
 
-    def _refuse(self, prompt: TypedPrompt, params: SamplingParams) -> None:
+    def _refuse(self, prompt: TypedPrompt, params: SamplingParams, features: Mapping[str, object]) -> None:
         """Options that would change the answer and are not built yet: said, not ignored."""
         if prompt.get("multi_modal_data"):
             raise RefusedError("multi_modal_data: this model takes text only.", field="multi_modal_data")
@@ -119,6 +119,8 @@ class Intake:
         for name in _UNBUILT:
             if getattr(params, name) is not None:
                 raise RefusedError(f"{name} is not supported yet.", field=name, value=getattr(params, name))
+        if params.structured_outputs is not None and "structured_output" not in features:
+            raise RefusedError("structured_outputs needs a tokenizer.", field="structured_outputs")
         for name in ("watermarking", "flat_logprobs"):
             if getattr(params, name):
                 raise RefusedError(f"{name} is not supported yet.", field=name, value=True)
@@ -199,7 +201,6 @@ class Intake:
 
 
 _UNBUILT = (
-    "structured_outputs",
     "logprob_token_ids",
     "prompt_logprob_token_ids",
     "thinking_token_budget",

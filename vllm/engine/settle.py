@@ -115,7 +115,9 @@ def _append(seq: Sequence, new: list[int]) -> tuple[list[int], str | None]:
     for i, token in enumerate(new):
         seq.tokens.append(token)
         num_output = len(seq.tokens) - seq.prompt_len
-        if token in seq.stop_ids and num_output > seq.request.sampling.min_tokens:
+        # why: before min_tokens a worker chooses an end only where a feature leaves it nothing else
+        is_late = num_output > seq.request.sampling.min_tokens or "ends_early" in seq.request.features
+        if token in seq.stop_ids and is_late:
             return new[: i + 1], "stop"
         if len(seq.tokens) >= seq.max_len:
             return new[: i + 1], "length"

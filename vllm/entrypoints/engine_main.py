@@ -138,10 +138,13 @@ def build(words: dict[str, object]) -> tuple[Engine, Ready]:
     """The engine for these arguments, and what the front must know. Raises ValueError where it cannot be built."""
     from vllm.assembly import announce, make_executor, make_plan
     from vllm.config.args import EngineArgs
+    from vllm.engine.folder import compiler_words
 
     args = EngineArgs.from_mapping(words)
-    _, described, plan = make_plan(args, is_watched=True)
-    engine = Engine(plan.scheduler, plan.kv, Fragile(make_executor(plan, described)))
+    folder, described, plan = make_plan(args, is_watched=True)
+    words = {} if args.skip_tokenizer_init else compiler_words(args, folder, described.decoder.vocab)
+    executor, resources = make_executor(plan, described, words)
+    engine = Engine(plan.scheduler, plan.kv, Fragile(executor), resources=resources)
     announce(plan)
     ready = Ready(
         max_model_len=plan.scheduler.max_model_len,

@@ -131,19 +131,22 @@ class LLM:
         if mm_processor_kwargs:
             raise RefusedError("mm_processor_kwargs: this model takes text only.", field="mm_processor_kwargs")
         conversations = [messages] if messages and isinstance(messages[0], Mapping) else list(messages)
-        prompts = [
-            self._render(
-                one,
-                tools=tools,
-                chat_template=chat_template or self._chat_template,
-                content_format=chat_template_content_format,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=continue_final_message,
-                **(chat_template_kwargs or {}),
-            )
-            for one in conversations
-        ]
-        return self._run(prompts, sampling_params, use_tqdm, lora_request, None, special=False)
+        options = {
+            "tools": tools,
+            "chat_template": chat_template or self._chat_template,
+            "content_format": chat_template_content_format,
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": continue_final_message,
+            **(chat_template_kwargs or {}),
+        }
+        prompts = [self._render(one, **options) for one in conversations]
+
+        def thinks(i: int) -> bool:
+            from vllm.chat.template import thinks_by_default
+
+            return thinks_by_default(self._tokenizer(), conversations[i], str(prompts[i].get("prompt")), **options)
+
+        return self._run(prompts, sampling_params, use_tqdm, lora_request, None, special=False, thinks=thinks)
 
     def beam_search(
         self,
@@ -198,7 +201,9 @@ class LLM:
         lora_request: Any,
         priority: Sequence[int] | None,
         special: bool,
+        thinks: Callable[[int], bool] = lambda i: False,
     ) -> list[RequestOutput]:
+        """`thinks`: whether the answer to prompt i may begin with thoughts; asked where a constraint needs to know."""
         if lora_request is not None:
             raise RefusedError("lora_request: adapters are not supported yet.", field="lora_request")
         params = self._params(sampling_params, len(prompts))
@@ -207,7 +212,9 @@ class LLM:
         deliveries = []
         for i, (prompt, one) in enumerate(zip(prompts, params, strict=True)):
             try:
-                taken = self.llm_engine.take(str(next(self._ids)), prompt, one, priority[i] if priority else 0, special)
+                may_think = one.structured_outputs is not None and thinks(i)
+                rank = priority[i] if priority else 0
+                taken = self.llm_engine.take(str(next(self._ids)), prompt, one, rank, special, thinks=may_think)
             except ValueError as error:
                 if len(prompts) > 1:
                     error.args = (f"prompts[{i}]: {error}",)

@@ -5,13 +5,18 @@ together (assembly.py does). Invariant: a request that is refused has changed no
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from vllm.assembly import Assembled, assemble
+from vllm.chat.template import shown_template
 from vllm.engine.deliver import Delivery
 from vllm.entrypoints.interrupt import between_steps
+from vllm.entrypoints.turn import ToolRules, Turn
 from vllm.errors import EngineDeadError, EngineGenerateError, RefusedError
+from vllm.formats.choose import choose
+from vllm.formats.format import Format
 from vllm.inputs import PromptType, TypedPrompt, normalize_prompt
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -24,6 +29,7 @@ class LLMEngine:
     """One model, ready to generate. Make it with `from_engine_args`; `close` gives all memory back."""
 
     def __init__(self, args: "EngineArgs") -> None:
+        self._args = args
         self._assembled: Assembled | None = assemble(args)
         self._deliveries: dict[str, Delivery] = {}
         self.tokenizer = self._assembled.tokenizer
@@ -73,14 +79,35 @@ class LLMEngine:
         priority: int = 0,
         special: bool = True,
         max_logprobs: int | None = None,
+        thinks: bool = False,
     ) -> Delivery:
-        """Check and tokenise one prompt without queueing it."""
+        """Check and tokenise one prompt without queueing it. `thinks`: the answer may begin with thoughts."""
         parts = self.assembled
         taken = parts.intake.take(
-            request_id, prompt, params, priority=priority, add_special_tokens=special, max_logprobs=max_logprobs
+            request_id,
+            prompt,
+            params,
+            priority=priority,
+            add_special_tokens=special,
+            max_logprobs=max_logprobs,
+            features=self._features(prompt, params, thinks),
         )
         parts.engine.scheduler.check_fits(taken.request.max_len)
         return Delivery(taken, parts.make_decoder, parts.token_text)
+
+    def _features(self, prompt: TypedPrompt, params: SamplingParams, thinks: bool) -> dict[str, object]:
+        """What the request carries for features."""
+        structured = self.assembled.structured
+        if params.structured_outputs is None or structured is None:
+            return {}
+        text = prompt.get("prompt") or self.tokenizer.decode((prompt.get("prompt_token_ids") or [])[-8:])
+        turn = Turn.of(self._format, ToolRules(), str(text), self.tokenizer)
+        return structured.take(params, turn.thinking(thinks, self.tokenizer))
+
+    @cached_property
+    def _format(self) -> Format:
+        template = shown_template(self.tokenizer, self._args.chat_template)
+        return choose(template, reasoning=self._args.reasoning_parser).format
 
     def add_checked(self, delivery: Delivery) -> str:
         """Queue what `take` returned."""
@@ -147,6 +174,8 @@ class LLMEngine:
         """Give all memory back. Safe to call twice."""
         if self._assembled is not None:
             self._assembled.engine.close()
+            if self._assembled.structured is not None:
+                self._assembled.structured.close()
             self._assembled = None
             self._deliveries.clear()
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vllm.errors import ValidationError
+from vllm.features.structured_output.matching import Thinking
 from vllm.formats.choose import is_thinking
 from vllm.formats.events import CallArguments, CallEnd, CallStart, Event
 from vllm.formats.format import Format, Tool
@@ -47,7 +48,8 @@ class ToolRules:
                 told = ", ".join(map(repr, known))
                 raise ValidationError.of("tool_choice", name, f"the name of one of the tools ({told})")
         may = tuple(known.values()) if names is None else tuple(known[name] for name in names)
-        return cls(() if mode == "none" else may, mode, has_many is not False)
+        is_one = isinstance(choice, Mapping) and choice.get("type") == "function"
+        return cls(() if mode == "none" else may, mode, has_many is not False and not is_one)
 
 
 def _tool(index: int, given: Mapping[str, Any]) -> Tool:
@@ -61,7 +63,7 @@ def _tool(index: int, given: Mapping[str, Any]) -> Tool:
     parameters = function.get("parameters")
     if parameters is not None and not isinstance(parameters, Mapping):
         raise ValidationError.of(f"{where}.function.parameters", parameters, "a JSON schema")
-    return Tool(name, parameters or {}, bool(function.get("strict")))
+    return Tool(name, parameters or {"type": "object", "properties": {}}, bool(function.get("strict")))
 
 
 def _choice(given: Any, has_tools: bool) -> tuple[str, list[str] | None]:
@@ -115,6 +117,15 @@ class Turn:
         """Text is all that comes, so that nobody needs to read it."""
         reads_calls = self.rules.choice != "none" and self.format.tools is not None
         return self.format.reasoning is None and self.format.main is None and not reads_calls
+
+    def thinking(self, may_begin: bool, tokenizer: Any) -> Thinking | None:
+        """The reasoning span as tokens, for a constraint that begins behind it; None when there will be none."""
+        begins, ends = self.thought_ids
+        if not ends or not (self.is_thinking or (may_begin and begins)):
+            return None
+        encoded = [tokenizer.encode(text, add_special_tokens=False) for text in ("\n", "\n\n")]
+        gap = {one[0] for one in encoded if len(one) == 1}
+        return Thinking(self.is_thinking, tuple(sorted(begins)), tuple(sorted(ends)), tuple(sorted(gap)))
 
     def reader(self) -> "Reader":
         """A reader for one choice."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from typing import Any
 
@@ -45,6 +45,8 @@ class Start:
     worker: WorkerPlan
     load: LoadPlan
     kv: dict[str, Any]
+    compiler_words: dict[str, Any] = field(default_factory=dict)
+    """For structured output; empty without a tokenizer."""
 
 
 def pack_kv(plan: KVPlan) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,8 +34,16 @@ _NO_CALLABLES = "logits_processors are functions of this process and cannot run 
 class ProcessExecutor:
     """Owns the worker processes."""
 
-    def __init__(self, worker_plan: WorkerPlan, kv_plan: KVPlan, load_plan: LoadPlan, config: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        worker_plan: WorkerPlan,
+        kv_plan: KVPlan,
+        load_plan: LoadPlan,
+        config: dict[str, Any],
+        compiler_words: Mapping[str, Any] | None = None,
+    ) -> None:
         """Start every rank and wait until all are ready. EngineDeadError says what stopped one."""
+        self._compiler_words = dict(compiler_words or {})
         self._size = worker_plan.tp_size * worker_plan.pp_size
         self._driver = (worker_plan.pp_size - 1) * worker_plan.tp_size
         self._folder = tempfile.mkdtemp(prefix="vllm-world-")
@@ -116,7 +125,9 @@ class ProcessExecutor:
         assert process.stdin is not None and process.stdout is not None
         self._readers.append(FrameReader(process.stdout.fileno()))
         self._selector.register(process.stdout, selectors.EVENT_READ, rank)
-        start = Start(rank, f"file://{self._folder}/world", config, mine, load_plan, pack_kv(kv_plan))
+        start = Start(
+            rank, f"file://{self._folder}/world", config, mine, load_plan, pack_kv(kv_plan), self._compiler_words
+        )
         with contextlib.suppress(BrokenPipeError):
             write(process.stdin.fileno(), frame(Kind.START, start))
 

@@ -67,7 +67,13 @@ def _build(start: Start) -> Any:
     mesh = connect(*sizes, start.rank, platform.backend(), start.world, in_order=in_order)
     described = describe(HFConfig(start.config))
     tensors = load_weights(described.decoder, described.weights, start.load, plan)
-    return make_runner(described.decoder, tensors, plan, unpack_kv(start.kv), mesh)
+    stages = []
+    if start.compiler_words:
+        from vllm.features.structured_output.compiler import Compiler
+        from vllm.features.structured_output.device import GrammarStage
+
+        stages.append(GrammarStage(Compiler(**start.compiler_words)))
+    return make_runner(described.decoder, tensors, plan, unpack_kv(start.kv), mesh, extra_stages=stages)
 
 
 def _log_trace() -> None:

@@ -69,9 +69,34 @@ class Calls(Protocol):
         """Every special token that the reader must see."""
         ...
 
+    @property
+    def shape(self) -> "Shape":
+        """How a model is made to write calls."""
+        ...
+
     def read(self, sink: CallSink, begin: str) -> Reading[None]:
         """Read what follows `begin` ("" when the answer itself is read from its start)."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How calls are put together, for a grammar that makes a model write them.
+
+    `begin` (`head` arguments `tail`) `separator` (`head` ...) `end`, where {name} in `head` is the tool's name.
+    """
+
+    head: str
+    tail: str
+    begin: str = ""
+    end: str = ""
+    separator: str = ""
+    arguments: str = "json"
+    """json: an object; or how each argument is written, with {name} for its name and {value} for its value."""
+    between: str = ""
+    """What stands between arguments that are no JSON object."""
+    raw_strings: bool = False
+    """Strings among them stand as they are, without quotes."""
 
 
 @dataclass(frozen=True, slots=True)

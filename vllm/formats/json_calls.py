@@ -6,7 +6,7 @@ text again, marks included. Called by: the families' files.
 
 from dataclasses import dataclass, field
 
-from vllm.formats.format import CallSink
+from vllm.formats.format import CallSink, Shape
 from vllm.formats.source import Reading, Source
 
 _NAME = ("name", "tool_name")
@@ -22,6 +22,7 @@ class JsonCalls:
     end: str = ""
     others: tuple[str, ...] = ()
     """Other ways to write `begin`."""
+    shape: Shape = field(default=Shape('{"name": "{name}", "arguments": ', "}", "[", "]", ", "))
 
     @property
     def begins(self) -> tuple[str, ...]:

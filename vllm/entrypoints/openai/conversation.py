@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from vllm.chat.template import render
+from vllm.chat.template import render, thinks_by_default
 from vllm.entrypoints.openai.errors import HttpError
 from vllm.entrypoints.openai.schemas import Tool
 from vllm.entrypoints.openai.state import Server
@@ -41,20 +41,31 @@ async def conversation_ids(server: Server, body: Conversation, **variables: Any)
     tokenizer = server.tokenizer
     if tokenizer.chat_template is None and server.engine_args.chat_template is None:
         raise HttpError(400, "This model has no chat template; start the server with --chat-template, or use prompts.")
-    tools = [tool.model_dump(exclude_none=True) for tool in body.tools or ()] or None
+    options = _options(server, body, variables)
 
     def make() -> tuple[str, list[int]]:
-        text = render(
-            tokenizer,
-            body.messages,
-            tools=tools,
-            chat_template=server.engine_args.chat_template,
-            add_generation_prompt=body.add_generation_prompt,
-            continue_final_message=body.continue_final_message,
-            content_format=server.args.chat_template_content_format,
-            **{**(server.args.default_chat_template_kwargs or {}), **variables, **(body.chat_template_kwargs or {})},
-        )
+        text = render(tokenizer, body.messages, **options)
         # why: a template writes its own special tokens
         return text, tokenizer.encode(text, add_special_tokens=bool(body.add_special_tokens))
 
     return await asyncio.to_thread(make)
+
+
+async def may_think(server: Server, body: Conversation, text: str, **variables: Any) -> bool:
+    """Whether the answer to the prompt `text` of this conversation may begin with thoughts."""
+    options = _options(server, body, variables)
+    return await asyncio.to_thread(thinks_by_default, server.tokenizer, body.messages, text, **options)
+
+
+def _options(server: Server, body: Conversation, variables: dict[str, Any]) -> dict[str, Any]:
+    """What the template is rendered with."""
+    return {
+        "tools": [tool.model_dump(exclude_none=True) for tool in body.tools or ()] or None,
+        "chat_template": server.engine_args.chat_template,
+        "add_generation_prompt": body.add_generation_prompt,
+        "continue_final_message": body.continue_final_message,
+        "content_format": server.args.chat_template_content_format,
+        **(server.args.default_chat_template_kwargs or {}),
+        **variables,
+        **(body.chat_template_kwargs or {}),
+    }

@@ -13,6 +13,7 @@ from vllm.entrypoints.openai.schemas import Generation
 from vllm.entrypoints.openai.state import Server
 from vllm.entrypoints.openai.traces import CARRIED
 from vllm.errors import PromptError
+from vllm.features.structured_output.matching import Thinking
 from vllm.inputs import TypedPrompt
 from vllm.sampling_params import SamplingParams
 
@@ -32,6 +33,7 @@ async def open_flow(
     name: Label,
     special: bool = False,
     shown: frozenset[int] = frozenset(),
+    thinking: Thinking | None = None,
 ) -> Flow:
     """Take in every prompt, then queue them all under the answer's id. ValueError names a prompt that cannot be served.
 
@@ -40,6 +42,9 @@ async def open_flow(
     server.check_room()
     own = uuid.uuid4().hex  # why: a client may give the same request_id twice
     deliveries: list[Delivery] = []
+    features = {}
+    if params.structured_outputs is not None:
+        features = await server.structured.take_later(params, thinking)
     for place, prompt in enumerate(prompts):
         await asyncio.sleep(0)  # why: a thousand prompts must not hold up everybody's streams
         if body.cache_salt is not None:
@@ -54,6 +59,7 @@ async def open_flow(
                     tenant=body.user or "",
                     special=special,
                     shown=shown,
+                    features=features,
                 )
             )
         except PromptError as error:

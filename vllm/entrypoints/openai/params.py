@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vllm.entrypoints.openai.schemas import Generation
+from vllm.entrypoints.openai.structured import constraint
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 _SAME = (
@@ -45,4 +46,5 @@ def sampling_params(
         given["max_tokens"] = max_tokens
     given["logprobs"], given["prompt_logprobs"] = logprobs, prompt_logprobs
     given["output_kind"] = RequestOutputKind.DELTA if body.stream else RequestOutputKind.FINAL_ONLY
+    given["structured_outputs"] = constraint(body)
     return SamplingParams.from_optional(**given)

@@ -21,8 +21,8 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "prompt_embeds": ("prompts are text or token ids", ()),
     "use_beam_search": ("beam search is offline only, LLM.beam_search", (False,)),
     "length_penalty": ("it belongs to beam search", (1, 1.0)),
-    "functions": ("tool calls are not parsed yet", ([],)),
-    "function_call": ("tool calls are not parsed yet", ("none",)),
+    "functions": ("use tools", ([],)),
+    "function_call": ("use tool_choice", ("none", "auto")),
     "audio": ("only text is made", ()),
     "modalities": ("only text is made", (["text"],)),
     "prediction": ("predicted outputs are not used", ()),
@@ -34,11 +34,6 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "media_io_kwargs": ("only text is read", ({},)),
     "mm_processor_kwargs": ("only text is read", ({},)),
     "kv_transfer_params": ("there is one engine", ({},)),
-    "guided_json": ("structured outputs are not built yet", ()),
-    "guided_regex": ("structured outputs are not built yet", ()),
-    "guided_choice": ("structured outputs are not built yet", ()),
-    "guided_grammar": ("structured outputs are not built yet", ()),
-    "structured_outputs": ("structured outputs are not built yet", ({},)),
     "logprob_token_ids": ("it is not built yet", ()),
     "thinking_token_budget": ("it is not built yet", ()),
     "repetition_detection": ("it is not built yet", ()),
@@ -46,6 +41,10 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {
 }
 LABELS = frozenset({"metadata", "safety_identifier", "prompt_cache_key", "service_tier", "prompt_cache_retention"})
 """Fields that mark a request for OpenAI's own books and change no answer."""
+
+
+GUIDED = frozenset(f"guided_{kind}" for kind in ("json", "regex", "choice", "grammar", "whitespace_pattern"))
+"""vLLM's older names of structured outputs."""
 
 
 class StreamOptions(BaseModel):
@@ -61,6 +60,7 @@ class ResponseFormat(BaseModel):
 
     model_config = ConfigDict(extra="allow")
     type: str
+    json_schema: dict[str, Any] | None = None
 
 
 class Generation(BaseModel):
@@ -80,6 +80,7 @@ class Generation(BaseModel):
     frequency_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
     response_format: ResponseFormat | None = None
+    structured_outputs: dict[str, Any] | None = None
     user: str | None = Field(None, max_length=1024)
 
     top_k: int | None = None
@@ -110,10 +111,8 @@ class Generation(BaseModel):
                 why, harmless = REFUSED[name]
                 if value is not None and value not in harmless:
                     raise refused(name, why)
-            elif name not in LABELS:
+            elif name not in LABELS and name not in GUIDED:
                 unknown.append(name)
-        if self.response_format is not None and self.response_format.type != "text":
-            raise refused("response_format", "structured outputs are not built yet")
         return unknown
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 
-from vllm.chat.template import template_text
+from vllm.chat.template import shown_template
 from vllm.config.args import EngineArgs
 from vllm.config.server import ServerArgs
 from vllm.engine.front import Front
@@ -23,7 +23,8 @@ from vllm.entrypoints.openai.responses.store import Store
 from vllm.entrypoints.openai.running import OpenRequests
 from vllm.entrypoints.openai.schemas import Generation
 from vllm.entrypoints.openai.traces import Traces
-from vllm.errors import ChatTemplateError, RefusedError, nearest
+from vllm.errors import RefusedError, nearest
+from vllm.features.structured_output.host import StructuredOutput
 from vllm.formats.choose import choose
 from vllm.formats.format import Format
 from vllm.util.log import get_logger
@@ -51,6 +52,7 @@ class Server:
     created: int = field(default_factory=lambda: int(time.time()))
     is_draining: bool = False
     _format: Format | None = None
+    _structured: StructuredOutput | None = None
     _fingerprint: str = ""
     _told: set[str] = field(default_factory=set)
     api: dict[str, Any] = field(default_factory=dict)
@@ -87,7 +89,7 @@ class Server:
         """How the model writes thoughts and tool calls. ValidationError for a parser that does not exist."""
         if self._format is None:
             args, tokenizer = self.engine_args, self.front.model.tokenizer
-            template = "" if tokenizer is None else shown_template(tokenizer, args.chat_template)
+            template = shown_template(tokenizer, args.chat_template)
             chosen = choose(template, self.args.tool_call_parser, args.reasoning_parser)
             _log.info("Answers are read with %s.", chosen.why)
             self._format = chosen.format
@@ -100,6 +102,13 @@ class Server:
         return self.engine_args.chat_template is not None or (
             tokenizer is not None and tokenizer.chat_template is not None
         )
+
+    @property
+    def structured(self) -> StructuredOutput:
+        """Takes requests with a constraint."""
+        if self._structured is None:
+            self._structured = StructuredOutput(self.tokenizer, self.front.model.compiler_words)
+        return self._structured
 
     def now(self) -> int:
         """Seconds since 1970, for answers."""
@@ -167,14 +176,6 @@ def _given_key(request: Request) -> bytes:
     if scheme.lower() != "bearer":
         token = request.headers.get("x-api-key", "")  # why: Anthropic's clients send it so
     return hashlib.sha256(token.strip().encode()).digest()
-
-
-def shown_template(tokenizer: Any, given: str | None) -> str:
-    """The text of the template that tools are shown through; "" where there is none."""
-    try:
-        return template_text(tokenizer, given, tools=[{}])
-    except (ChatTemplateError, OSError):
-        return ""
 
 
 async def read(request: Request, schema: type[Body]) -> Body:

@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from vllm.engine.front import Flow
-from vllm.entrypoints.openai.conversation import conversation_ids
+from vllm.entrypoints.constraint import able_to_call, constrain
+from vllm.entrypoints.openai.conversation import conversation_ids, may_think
 from vllm.entrypoints.openai.errors import HttpError, refused
 from vllm.entrypoints.openai.generate import label, open_flow
 from vllm.entrypoints.openai.params import sampling_params
@@ -93,11 +94,16 @@ async def begin(server: Server, body: ChatRequest, request: Request, prefix: str
     """Queue the conversation. Raises ValueError or HttpError for what is wrong with it."""
     rules = _rules(body, server)
     params = _params(body, server)
-    text, ids = await conversation_ids(server, body, **_variables(body))
-    turn = Turn.of(server.format, rules, text, server.tokenizer)
+    variables = _variables(body)
+    text, ids = await conversation_ids(server, body, **variables)
+    turn, thinking = able_to_call(Turn.of(server.format, rules, text, server.tokenizer)), None
+    params.structured_outputs = constrain(turn, params.structured_outputs, server.structured.literal)
+    if params.structured_outputs is not None:
+        begins = not turn.is_thinking and await may_think(server, body, text, **variables)
+        thinking = turn.thinking(begins, server.tokenizer)
     name = label(prefix, body.request_id, request)
     prompt = TokensPrompt(prompt=text, prompt_token_ids=ids)
-    flow = await open_flow(server, body, [prompt], params, name, shown=turn.shown)
+    flow = await open_flow(server, body, [prompt], params, name, shown=turn.shown, thinking=thinking)
     return Talk(server, body, flow, name.name, turn, Usage(list(flow.deliveries)), server.now())
 
 
@@ -132,8 +138,6 @@ def _rules(body: ChatRequest, server: Server) -> ToolRules:
     rules = ToolRules.of(tools, body.tool_choice, body.parallel_tool_calls)
     if rules.choice == "auto" and not server.args.enable_auto_tool_choice:
         raise refused("tool_choice", "'auto' is turned off (--no-enable-auto-tool-choice)")
-    if rules.choice == "required":
-        raise refused("tool_choice", "an answer cannot be made to be a tool call yet; 'auto' and 'none' are")
     if rules.choice == "none":
         body.tools = None
     return rules
