@@ -1,4 +1,4 @@
-"""A real server with the built-in model: answers of a form, calls that must come, grammars that cost their own request."""
+"""A real server with the built-in model: answers of a form, calls that must come, grammars that cost only their own."""
 
 import json
 import os
