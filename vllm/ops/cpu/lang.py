@@ -470,6 +470,21 @@ class Trace:
         low = self.fma((a << 16).bits(F32), (c << 16).bits(F32), acc)
         return self.fma((a & -65536).bits(F32), (c & -65536).bits(F32), low)
 
+    def ashr(self, x: Val, n: int) -> Val:
+        """Arithmetic shift: copies of the sign come in from the left."""
+        return Val(self, self.b.ashr(x.v, self.const(n, x.elem).splat(x.lanes).v))
+
+    def dot_i16(self, acc: Val, a: Val, c: Val) -> Val:
+        """acc[j] + a[2j] c[2j] + a[2j+1] c[2j+1] over pairs of int16 in int32 lanes (AVX2 when there is one)."""
+        if "avx2" in self.features and acc.lanes == 16:
+            t, pairs = vector(I32, 8), vector(I16, 16)
+            fn = self.intrinsic("llvm.x86.avx2.pmadd.wd", t, [pairs, pairs])
+            halves = [(a.part(h, 8).bits(I16), c.part(h, 8).bits(I16)) for h in (0, 8)]
+            sums = [Val(self, self.b.call(fn, [x.v, y.v])) for x, y in halves]
+            return acc + self.cat(*sums)
+        low = self.ashr(a << 16, 16) * self.ashr(c << 16, 16)
+        return acc + low + self.ashr(a, 16) * self.ashr(c, 16)
+
     def dot_u8i8(self, acc: Val, a: Val, c: Val) -> Val:
         """acc[j] + sum over 4 of a[4j+i] (unsigned) * c[4j+i] (signed): int32 lanes, 64 raw bytes each side."""
         if "avx512vnni" in self.features and acc.lanes == 16:

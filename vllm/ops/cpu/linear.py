@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import torch
 
 from vllm.ops.cpu.jit import available, features, kernel, num_threads
-from vllm.ops.cpu.tiles import PER_WORD, WORD, multiply, row_tiles
+from vllm.ops.cpu.lang import W
+from vllm.ops.cpu.tiles import EDGE, FEW, PER_WORD, WORD, multiply, shapes, spreads
 from vllm.ops.linear import linear
 from vllm.ops.table import Target
 from vllm.platforms import pages
@@ -79,9 +80,21 @@ def _transpose(k, lines):
     return lines
 
 
-@kernel("x:X* w:X* bias:f32* out:O* tokens rows words panels slab")
-def _linear(k, x, w, bias, out, tokens, rows, words, panels, slab, X, O, T, blocks, heights, with_bias):  # noqa: E741
-    """`panels` column panels of `blocks` 16-row blocks each, times slabs of tokens; a last panel may be partial."""
+@kernel("x:X* w:X* bias:f32* out:O* room:f32* tokens rows words panels slab")
+def _linear(k, x, w, bias, out, room, tokens, rows, words, panels, slab, X, O, T, blocks, tiles, with_bias):  # noqa: E741
+    """`panels` column panels of `blocks` 16-row blocks each, times slabs of tokens; a last panel may be partial.
+
+    `room` [tokens, E] takes the tokens as float32 where words cannot be multiplied as they are.
+    """
+    spread = spreads(T, k.features)
+    if spread:
+        for t in k.share(tokens):
+            for i in k.range(0, words * 2, W):
+                inside = k.minimum(words * 2 - i, k.const(W))
+                (room + t * words * 2 + i).store_part((x.cast(T) + t * words * 2 + i).load_part(W, inside), inside)
+        k.barrier()
+    rest = (T, w, bias, out, rows, words, with_bias, spread)
+    lines = (room, words * 2) if spread else (x, words)
     slabs = (tokens + slab - 1) // slab
     full = rows // (16 * blocks)
     for item in k.dynamic(panels * slabs):
@@ -89,31 +102,32 @@ def _linear(k, x, w, bias, out, tokens, rows, words, panels, slab, X, O, T, bloc
         last = k.minimum(first + slab, tokens)
         with k.choose(panel < full) as (whole, partial):
             with whole:
-                _panel(k, T, x, w, bias, out, first, last, rows, words, panel * 16 * blocks, blocks, heights, with_bias)
+                _panel(k, lines, first, last, panel * 16 * blocks, blocks, tiles, rest)
             with partial:
                 for col in k.range(panel * 16 * blocks, rows, 16):
-                    _panel(k, T, x, w, bias, out, first, last, rows, words, col, 1, (heights[-2], 1), with_bias, True)
+                    _panel(k, lines, first, last, col, 1, EDGE, rest, True)
 
 
-def _panel(k, dtype, x, w, bias, out, first, last, rows, words, col, blocks, heights, with_bias, edge=False):
+def _panel(k, lines, first, last, col, blocks, tiles, rest, edge=False):
+    T, w, bias, out, rows, words, with_bias, spread = rest
+    x, step = lines
     start = first
-    for height in heights:
+    for height, most in tiles:
+        num = min(most, blocks)
         end = last - (last - start) % height
         for t in k.range(start, end, height):
-            accs = [[k.var(k.f32(0.0, 16)) for _ in range(blocks)] for _ in range(height)]
-            xs = [x + (t + r) * words for r in range(height)]
-            ws = [w + (col + 16 * c) * words for c in range(blocks)]
-            multiply(k, dtype, xs, ws, accs, words)
-            for r in range(height):
-                for c in range(blocks):
-                    y = accs[r][c].v
-                    if with_bias:
-                        y = y + (bias + col + 16 * c).load_part(16, rows - col - 16 * c)
-                    place = out + (t + r) * rows + col + 16 * c
-                    if edge:
-                        place.store_part(y, rows - col)
-                    else:
-                        place.store(y)
+            xs = [x + (t + r) * step for r in range(height)]
+            for at in [col] if num == blocks else k.range(col, col + 16 * blocks, 16 * num):
+                accs = [[k.var(k.f32(0.0, 16)) for _ in range(num)] for _ in range(height)]
+                ws = [w + (at + 16 * c) * words for c in range(num)]
+                multiply(k, T, xs, ws, accs, words, spread=spread)
+                for r in range(height):
+                    for c in range(num):
+                        y = accs[r][c].v
+                        if with_bias:
+                            y = y + (bias + at + 16 * c).load_part(16, rows - at - 16 * c)
+                        place = out + (t + r) * rows + at + 16 * c
+                        place.store_part(y, rows - at) if edge else place.store(y)
         start = end
 
 
@@ -173,12 +187,16 @@ def wide(x_TE: torch.Tensor, packed: object, bias_O: torch.Tensor | None) -> tor
 def run(x_TE: torch.Tensor, packed: Packed, bias_O: torch.Tensor | None, out: torch.Tensor) -> None:
     """Fill `out` [T, O] (bf16 or float32)."""
     x = x_TE if x_TE.is_contiguous() else x_TE.contiguous()
-    call, width = _function(x.dtype, out.dtype, packed.rows, num_threads(), bias_O is not None)
+    call, width, spread = _function(
+        x.dtype, out.dtype, packed.rows, num_threads(), bias_O is not None, x.shape[0] <= FEW
+    )
+    room = torch.empty(x.shape, dtype=torch.float32) if spread else out
     call(
         x.data_ptr(),
         packed.address,
         0 if bias_O is None else bias_O.data_ptr(),
         out.data_ptr(),
+        room.data_ptr(),
         x.shape[0],
         packed.rows,
         packed.words,
@@ -189,13 +207,14 @@ def run(x_TE: torch.Tensor, packed: Packed, bias_O: torch.Tensor | None, out: to
 
 @functools.cache
 def _function(
-    dtype: torch.dtype, out: torch.dtype, rows: int, threads: int, with_bias: bool
-) -> tuple[Callable[..., None], int]:
-    """(the kernel, rows of a panel)."""
-    blocks, heights = row_tiles(features())
-    blocks = blocks_for(rows, threads, blocks)
+    dtype: torch.dtype, out: torch.dtype, rows: int, threads: int, with_bias: bool, few: bool
+) -> tuple[Callable[..., None], int, bool]:
+    """(the kernel, rows of a panel, whether it needs room for float32 tokens)."""
+    tiles = shapes(features(), few)
+    blocks = blocks_for(rows, threads, tiles[-1][1])
     names = {"X": WORD[NAMES_OF[dtype]], "O": NAMES_OF[out], "T": NAMES_OF[dtype]}
-    return _linear.get(**names, blocks=blocks, heights=heights, with_bias=with_bias), 16 * blocks
+    call = _linear.get(**names, blocks=blocks, tiles=tiles, with_bias=with_bias)
+    return call, 16 * blocks, spreads(NAMES_OF[dtype], features())
 
 
 def blocks_for(rows: int, threads: int, most: int) -> int:

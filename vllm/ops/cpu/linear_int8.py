@@ -16,7 +16,7 @@ import torch
 from vllm.ops.cpu.jit import features, kernel, num_threads
 from vllm.ops.cpu.lang import W
 from vllm.ops.cpu.linear import NAMES_OF, SLAB, _here, blocks_for, pack_words
-from vllm.ops.cpu.tiles import multiply, row_tiles
+from vllm.ops.cpu.tiles import EDGE, FEW, multiply, shapes, spreads
 from vllm.ops.linear_int8 import Int8Weight, linear_int8, quantize_rows
 
 _PIECE = 4096
@@ -41,27 +41,29 @@ class PackedInt8:
     "x:T* q:u8* by:f32* w:i32* scale:f32* shift:i32* bias:f32* out:T* tokens rows words panels slab",
 )
 def _linear_int8(
-    k, x, q, by, w, scale, shift, bias, out, tokens, rows, words, panels, slab, T, blocks, heights, with_bias,
+    k, x, q, by, w, scale, shift, bias, out, tokens, rows, words, panels, slab, T, blocks, tiles, with_bias,
 ):  # fmt: skip
+    spread = spreads("i8", k.features)
+    width = words * (8 if spread else 4)
     for t in k.share(tokens):
-        _quantize(k, x + t * words * 4, q + t * words * 4, by + t, words * 4)
+        _quantize(k, x + t * words * 4, q + t * width, by + t, words * 4, spread)
     k.barrier()
     slabs = (tokens + slab - 1) // slab
     full = rows // (16 * blocks)
-    rest = (scale, shift, bias, by, out, rows, with_bias)
+    rest = (scale, shift, bias, by, out, rows, with_bias, spread)
     for item in k.dynamic(panels * slabs):
         panel, first = item // slabs, item % slabs * slab
         last = k.minimum(first + slab, tokens)
         with k.choose(panel < full) as (whole, partial):
             with whole:
-                _panel(k, q, w, first, last, words, panel * 16 * blocks, blocks, heights, rest)
+                _panel(k, q, w, first, last, words, panel * 16 * blocks, blocks, tiles, rest)
             with partial:
                 for col in k.range(panel * 16 * blocks, rows, 16):
-                    _panel(k, q, w, first, last, words, col, 1, (heights[-2], 1), rest, True)
+                    _panel(k, q, w, first, last, words, col, 1, EDGE, rest, True)
 
 
-def _quantize(k, x, q, by, inner):
-    """q = round(x * 127 / max|x|) + 128."""
+def _quantize(k, x, q, by, inner, spread):
+    """q = round(x * 127 / max|x|) + 128. Spread, a word of four becomes two of two int16: even members, odd ones."""
     most = k.var(k.f32(0.0, W))
     for i in k.range(0, inner, W):
         most.v = k.maximum(most.v, k.abs((x + i).load_part(W, k.minimum(inner - i, k.const(W)))))
@@ -71,27 +73,34 @@ def _quantize(k, x, q, by, inner):
     for i in k.range(0, inner, W):
         inside = k.minimum(inner - i, k.const(W))
         v = k.round((x + i).load_part(W, inside) * back).to("i32") + 128
-        (q + i).store_part(v.to("i8"), inside)
+        if spread:
+            in_pairs = k.shuffle(v, v, [4 * (j // 4) + (0, 2, 1, 3)[j % 4] for j in range(W)])
+            (q.cast("i16") + i).store_part(in_pairs.to("i16"), inside)
+        else:
+            (q + i).store_part(v.to("i8"), inside)
 
 
-def _panel(k, q, w, first, last, words, col, blocks, heights, rest, edge=False):
-    scale, shift, bias, by, out, rows, with_bias = rest
-    start = first
-    for height in heights:
+def _panel(k, q, w, first, last, words, col, blocks, tiles, rest, edge=False):
+    scale, shift, bias, by, out, rows, with_bias, spread = rest
+    start, width = first, words * (8 if spread else 4)
+    for height, most in tiles:
+        num = min(most, blocks)
         end = last - (last - start) % height
         for t in k.range(start, end, height):
-            accs = [[k.var(k.i32(0, W)) for _ in range(blocks)] for _ in range(height)]
-            xs = [(q + (t + r) * words * 4).cast("i32") for r in range(height)]
-            ws = [w + (col + W * c) * words for c in range(blocks)]
-            multiply(k, "i8", xs, ws, accs, words)
-            for r in range(height):
-                for c in range(blocks):
-                    at = col + W * c
-                    y = (accs[r][c].v - (shift + at).load(W)).to("f32") * (by + t + r).load() * (scale + at).load(W)
-                    place = out + (t + r) * rows + at
-                    if with_bias:
-                        y = y + (bias + at).load_part(W, k.minimum(rows - at, k.const(W)))
-                    place.store_part(y, rows - at) if edge else place.store(y)
+            xs = [(q + (t + r) * width).cast("i32") for r in range(height)]
+            for here in [col] if num == blocks else k.range(col, col + W * blocks, W * num):
+                accs = [[k.var(k.i32(0, W)) for _ in range(num)] for _ in range(height)]
+                ws = [w + (here + W * c) * words for c in range(num)]
+                multiply(k, "i8", xs, ws, accs, words, spread=spread)
+                for r in range(height):
+                    for c in range(num):
+                        at = here + W * c
+                        y = (accs[r][c].v - (shift + at).load(W)).to("f32")
+                        y = y * (by + t + r).load() * (scale + at).load(W)
+                        place = out + (t + r) * rows + at
+                        if with_bias:
+                            y = y + (bias + at).load_part(W, k.minimum(rows - at, k.const(W)))
+                        place.store_part(y, rows - at) if edge else place.store(y)
         start = end
 
 
@@ -118,10 +127,10 @@ def linear_int8_jit(x_TE: torch.Tensor, packed: object, bias_O: torch.Tensor | N
     if not isinstance(packed, PackedInt8):
         return linear_int8(x_TE, packed, bias_O)
     tokens, x = x_TE.shape[0], x_TE.contiguous()
-    q = torch.empty(tokens, packed.inner, dtype=torch.uint8)
     by, out = torch.empty(tokens), torch.empty(tokens, packed.rows, dtype=x.dtype)
     bias = None if bias_O is None else bias_O.float()
-    call, width = _function(x.dtype, packed.rows, num_threads(), bias is not None)
+    call, width, wide = _function(x.dtype, packed.rows, num_threads(), bias is not None, tokens <= FEW)
+    q = torch.empty(tokens, packed.inner * wide, dtype=torch.uint8)
     call(
         *(x.data_ptr(), q.data_ptr(), by.data_ptr(), *packed.addresses),
         0 if bias is None else bias.data_ptr(),
@@ -132,8 +141,11 @@ def linear_int8_jit(x_TE: torch.Tensor, packed: object, bias_O: torch.Tensor | N
 
 
 @functools.cache
-def _function(dtype: torch.dtype, rows: int, threads: int, with_bias: bool) -> tuple[Callable[..., None], int]:
-    """(the kernel, rows of a panel)."""
-    blocks, heights = row_tiles(features())
-    blocks = blocks_for(rows, threads, blocks)
-    return _linear_int8.get(T=NAMES_OF[dtype], blocks=blocks, heights=heights, with_bias=with_bias), 16 * blocks
+def _function(
+    dtype: torch.dtype, rows: int, threads: int, with_bias: bool, few: bool
+) -> tuple[Callable[..., None], int, int]:
+    """(the kernel, rows of a panel, bytes of a quantized activation)."""
+    tiles = shapes(features(), few)
+    blocks = blocks_for(rows, threads, tiles[-1][1])
+    call = _linear_int8.get(T=NAMES_OF[dtype], blocks=blocks, tiles=tiles, with_bias=with_bias)
+    return call, 16 * blocks, 2 if spreads("i8", features()) else 1

@@ -5,16 +5,25 @@
 Each (row, column) has one accumulator that goes through i in order, so its bits do not depend on which rows or columns
 share the tile: the same token gives the same numbers alone, in any batch and in any chunk.
 bf16 goes in pairs (i and i + 1 in one 32-bit word), int8 in fours (rows unsigned, columns signed), float32 one by one.
+Without instructions for such words rows come spread out, two for one: bf16 as float32, int8 as pairs of int16.
 Called by: linear, linear_int8, attention.
 """
 
 from __future__ import annotations
 
-from vllm.ops.cpu.lang import Ptr, Trace, Val, Var, W
+from vllm.ops.cpu.lang import F32, I16, I32, Ptr, Trace, Val, Var, W
 
 WORD = {"bf16": "i32", "f32": "f32", "i8": "i32"}
 """What one step of a row is read as."""
 PER_WORD = {"bf16": 2, "f32": 1, "i8": 4}
+
+
+EDGE = ((2, 1), (1, 1))
+"""(rows, column blocks) of the tiles of a last, partial panel."""
+FEW = 8
+"""Tokens up to which weights come from memory more slowly than they are multiplied."""
+UNROLL = 4
+"""Words per turn of a loop over spread rows."""
 
 
 def row_tiles(features: frozenset[str]) -> tuple[int, tuple[int, ...]]:
@@ -22,12 +31,46 @@ def row_tiles(features: frozenset[str]) -> tuple[int, tuple[int, ...]]:
     return (4, (6, 4, 2, 1)) if "avx512f" in features else (1, (4, 1))
 
 
+def shapes(features: frozenset[str], few: bool) -> tuple[tuple[int, int], ...]:
+    """(rows, column blocks) of tiles from many rows to one.
+
+    Where registers hold few blocks, a tile is as wide as its rows leave room for; with `few` tokens memory is what
+    counts, and neighbouring blocks are read at once.
+    """
+    blocks, heights = row_tiles(features)
+    if "avx512f" in features or "avx2" not in features:
+        return tuple((height, blocks) for height in heights)
+    return ((2, 2), (1, 4)) if few else ((5, 1), (2, 2), (1, 4))
+
+
+def spreads(dtype: str, features: frozenset[str]) -> bool:
+    """Do rows of this dtype come spread out?"""
+    if dtype == "bf16":
+        return "avx512bf16" not in features
+    return dtype == "i8" and "avx2" in features and "avx512vnni" not in features
+
+
 def multiply(
-    k: Trace, dtype: str, xs: list[Ptr], ws: list[Ptr], accs: list[list[Var]], words: Val, stride: int = W
+    k: Trace,
+    dtype: str,
+    xs: list[Ptr],
+    ws: list[Ptr],
+    accs: list[list[Var]],
+    words: Val,
+    stride: int = W,
+    spread: bool = False,
 ) -> None:
     """accs[r][c].v += rows xs[r] times column blocks ws[c], whose words i lie `stride` words apart."""
-    for i in k.range(0, words):
-        one_step(k, dtype, [x + i for x in xs], [(w + i * stride).raw(W) for w in ws], accs)
+    if not spread:
+        for i in k.range(0, words):
+            one_step(k, dtype, [x + i for x in xs], [(w + i * stride).raw(W) for w in ws], accs)
+        return
+    whole = words - words % UNROLL
+    for start, end, step in ((k.const(0), whole, UNROLL), (whole, words, 1)):
+        for i in k.range(start, end, step):
+            for u in range(step):
+                at = i + u if u else i
+                spread_step(k, dtype, [x + at * 2 for x in xs], [(w + at * stride).raw(W) for w in ws], accs)
 
 
 def one_step(k: Trace, dtype: str, xs: list[Ptr], ws: list[Val], accs: list[list[Var]]) -> None:
@@ -39,3 +82,21 @@ def one_step(k: Trace, dtype: str, xs: list[Ptr], ws: list[Val], accs: list[list
                 acc.v = k.dot_bf16(acc.v, w, one)
             else:
                 acc.v = k.fma(w, one, acc.v) if dtype == "f32" else k.dot_u8i8(acc.v, one, w)
+
+
+def spread_step(k: Trace, dtype: str, xs: list[Ptr], ws: list[Val], accs: list[list[Var]]) -> None:
+    """One word of the columns, two of the rows; bf16 in the order of `one_step`."""
+    for part in (0, 1):
+        halves = [_half(k, dtype, w, part) for w in ws]
+        for x, row in zip(xs, accs, strict=True):
+            one = (x + part).raw(1).splat(W)
+            for w, acc in zip(halves, row, strict=True):
+                acc.v = k.fma(w, one, acc.v) if dtype == "bf16" else k.dot_i16(acc.v, one, w)
+
+
+def _half(k: Trace, dtype: str, w: Val, part: int) -> Val:
+    """The even (0) or odd (1) members of words: bf16 as float32, int8 as int16."""
+    if dtype == "bf16":
+        return (w & -65536 if part else w << 16).bits(F32)
+    twice = w.bits(I16)
+    return k.ashr(twice if part else twice << 8, 8).bits(I32)
