@@ -26,6 +26,7 @@ from vllm.sampling.lines import Stage
 from vllm.util.log import get_logger
 from vllm.worker.ahead import AheadRunner
 from vllm.worker.runner import Runner
+from vllm.worker.tapes import make_tapes
 
 log = get_logger(__name__)
 
@@ -68,12 +69,12 @@ def make_runner(
     with torch.inference_mode():
         slabs = make_slabs(kv_plan, device)
         model = build(decoder, weights, worker_plan, kv_plan, slabs, ops, mesh)
-    if mesh.pp.size * mesh.tp.size > 1 or not platform_of(device).runs_behind():
-        return Runner(model, slabs, ops, worker_plan, kv_plan, mesh, extra_stages)
     has_experts = any(isinstance(b.ffn, MoE) for b in decoder.blocks)
-    return AheadRunner(
-        model, slabs, ops, worker_plan, kv_plan, extra_stages, _may_record(ops, worker_plan, has_experts)
-    )
+    record = _may_record(ops, worker_plan, has_experts) and mesh.pp.size * mesh.tp.size == 1
+    if mesh.pp.size * mesh.tp.size > 1 or not platform_of(device).runs_behind():
+        tapes = make_tapes(model, ops, kv_plan, worker_plan) if record else None
+        return Runner(model, slabs, ops, worker_plan, kv_plan, mesh, extra_stages, tapes=tapes)
+    return AheadRunner(model, slabs, ops, worker_plan, kv_plan, extra_stages, record)
 
 
 def _may_record(ops: Kernels, worker_plan: WorkerPlan, has_experts: bool) -> bool:

@@ -27,6 +27,7 @@ from vllm.worker.batch import gather
 from vllm.worker.picked import Picked
 from vllm.worker.prompt_logprobs import prompt_logprobs
 from vllm.worker.rows import Rows, copy_blocks
+from vllm.worker.tapes import Tapes
 
 
 class Runner:
@@ -42,7 +43,9 @@ class Runner:
         mesh: Mesh | None = None,
         extra_stages: Iterable[Stage] = (),
         clock: Clock = SYSTEM,
+        tapes: Tapes | None = None,
     ) -> None:
+        """`tapes`: steps of one token for each of a few rows are recorded there."""
         self.model, self.slabs, self.mesh = model, slabs, mesh or Mesh()
         self.rows = Rows(worker_plan.max_num_seqs, worker_plan.max_model_len, kv_plan)
         mode, self._deterministic = worker_plan.logprobs_mode, worker_plan.deterministic
@@ -53,6 +56,7 @@ class Runner:
         self._tokens = torch.from_numpy(self.rows.tokens)
         self._prompt_asks: dict[int, tuple[int, int, list[int] | None]] = {}
         self._results: deque[StepResult] = deque()
+        self._tapes = tapes
 
     def submit(self, plan: StepPlan) -> None:
         """Carry out one plan; `collect` gives its result."""
@@ -72,9 +76,13 @@ class Runner:
             assert all(plan.num_query), "every planned row has at least one token"
             assert plan.num_tokens <= self._max_tokens, f"{plan.num_tokens} tokens in a step of {self._max_tokens}"
             planned, num_query = np.array(plan.rows), np.array(plan.num_query)
-            hidden = self._forward(planned, num_query)
-            self._prompt_logprobs(planned, num_query, hidden, result)
-            self._sample(plan, planned, num_query, hidden, result)
+            if self._tapes is not None and self._is_decode(plan, planned):
+                logits = self._tapes.logits(self.rows, planned)
+                self._sample(plan, planned, num_query, logits, result, is_logits=True)
+            else:
+                hidden = self._forward(planned, num_query)
+                self._prompt_logprobs(planned, num_query, hidden, result)
+                self._sample(plan, planned, num_query, hidden, result)
         result.seconds = self._clock.monotonic() - began
         return result
 
@@ -135,19 +143,29 @@ class Runner:
             pp.send(hidden, pp.rank + 1)
         return hidden
 
+    def _is_decode(self, plan: StepPlan, planned: np.ndarray) -> bool:
+        """One token for each of few rows, each of which samples one."""
+        assert self._tapes is not None
+        few = len(planned) <= self._tapes.most and max(plan.num_query) == 1 and all(plan.samples)
+        return few and not (plan.fan_out or plan.drafts or self._prompt_asks)
+
     def _sample(
         self,
         plan: StepPlan,
         planned: np.ndarray,
         num_query: np.ndarray,
-        hidden: torch.Tensor,
+        states: torch.Tensor,
         result: StepResult,
+        is_logits: bool = False,
     ) -> None:
-        """Choose tokens for the lines of the step, write them into rows and into the result."""
+        """Choose tokens for the lines of the step, write them into rows and into the result.
+
+        `states` are the hidden states of the step's tokens, or (`is_logits`) the logits of its lines.
+        """
         picked = self._picked(plan, planned, num_query)
         if picked.rows:
             lines = Lines(picked.line_rows(), picked.line_lens(), self._tokens)
-            self._write(picked, self._choose(lines, picked.where(), hidden), result)
+            self._write(picked, self._choose(lines, picked.where(), states, is_logits), result)
 
     def _picked(self, plan: StepPlan, planned: np.ndarray, num_query: np.ndarray) -> Picked:
         """Who samples in the step; its query tokens now count as computed."""
@@ -163,7 +181,7 @@ class Runner:
             rows.computed[row] = rows.lens[row]
         return picked
 
-    def _choose(self, lines: Lines, where: list[int], hidden: torch.Tensor) -> Sampled:
+    def _choose(self, lines: Lines, where: list[int], states: torch.Tensor, is_logits: bool) -> Sampled:
         """Tokens of the lines; the last pipeline stage chooses and tells the others (-1: the line failed)."""
         pp = self.mesh.pp
         if not pp.is_last:
@@ -171,8 +189,10 @@ class Runner:
             pp.broadcast(tokens, pp.size - 1)
             failed = {n: "" for n, token in enumerate(tokens.tolist()) if token < 0}
             return Sampled(tokens, failed=failed)
-        # why: a tensor made from an array costs a tenth of one made from a list
-        logits = self.model.logits(hidden[torch.from_numpy(np.array(where)).to(hidden.device)])
+        logits = states
+        if not is_logits:
+            # why: a tensor made from an array costs a tenth of one made from a list
+            logits = self.model.logits(states[torch.from_numpy(np.array(where)).to(states.device)])
         sampled = self.sampler.sample(logits, lines)
         if pp.size > 1:
             told = sampled.tokens.clone()

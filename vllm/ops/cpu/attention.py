@@ -27,6 +27,7 @@ from vllm.ops.cpu.jit import features, kernel
 from vllm.ops.cpu.lang import W
 from vllm.ops.cpu.linear import NAMES_OF, _here
 from vllm.ops.cpu.mathlib import exp, tanh
+from vllm.ops.cpu.tape import Recorder
 from vllm.ops.cpu.tiles import PER_WORD, WORD, multiply, one_step, row_tiles
 
 ROWS = 36
@@ -312,7 +313,7 @@ def _step(batch: Batch, group: GroupBatch, per_tile: int) -> _Step:
     return found  # type: ignore[return-value]
 
 
-@attention.kernel("jit", when=_here, layout=layout)
+@attention.kernel("jit", when=_here, layout=layout, recorder=Recorder)
 def attention_jit(
     q_THD: torch.Tensor,
     k_TKD: torch.Tensor,

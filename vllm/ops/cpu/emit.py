@@ -164,26 +164,42 @@ def emit(
         return str(module), name
     assert calls is not None
     table = b.inttoptr(I64(board), I64.as_pointer())
-    lock, seq = word(b, table, LOCK), word(b, table, SEQ)
+    lock = word(b, table, LOCK)
     team = b.append_basic_block("team")
     # why: two engines in one process: who comes second works alone
     b.cbranch(b.extract_value(b.cmpxchg(lock, I64(0), I64(1), "acq_rel", "acquire"), 1), team, alone)
     b.position_at_end(team)
-    epoch = b.and_(b.add(b.load(seq), I64(1)), I64(0x3FFFFFFF))
-    frame = word(b, table, FRAME)
+    frame, epoch = word(b, table, FRAME), _next_epoch(b, table)
     _fill(b, frame, fn.args[:-1], threads, epoch)
-    b.store(b.ptrtoint(body, I64), word(b, table, BODY))
-    b.store(threads, word(b, table, WIDTH))
-    b.atomic_rmw("xchg", seq, epoch, "seq_cst")
-    with b.if_then(b.icmp_signed(">", b.load_atomic(word(b, table, SLEEPERS), "seq_cst", 8), I64(0))):
-        kinds_ = [I64, I64.as_pointer(), I64, I64]
-        call_at(b, calls.syscall, I64, kinds_, [I64(calls.futex), seq, I64(FUTEX_WAKE), I64(1 << 30)])
-    b.call(body, [frame, epoch, I64(0)])
-    # why: while the next call is being written, a late thread could pair its arguments with these counters
-    _count(b, frame, I64(-1))
+    _together(b, table, calls, b.ptrtoint(body, I64), threads, epoch)
     b.store_atomic(I64(0), lock, "release", 8)
     b.ret_void()
     return str(module), name
+
+
+def body_name(name: str) -> str:
+    """What the part of a kernel that threads join is called."""
+    return f"{name}_body"
+
+
+def _next_epoch(b: ir.IRBuilder, table: ir.Value) -> ir.Value:
+    return b.and_(b.add(b.load(word(b, table, SEQ)), I64(1)), I64(0x3FFFFFFF))
+
+
+def _together(
+    b: ir.IRBuilder, table: ir.Value, calls: Calls, body: ir.Value, threads: ir.Value, epoch: ir.Value
+) -> None:
+    """Run the call in the board's frame with everybody who comes; the lock is ours."""
+    seq, frame = word(b, table, SEQ), word(b, table, FRAME)
+    b.store(body, word(b, table, BODY))
+    b.store(threads, word(b, table, WIDTH))
+    b.atomic_rmw("xchg", seq, epoch, "seq_cst")
+    with b.if_then(b.icmp_signed(">", b.load_atomic(word(b, table, SLEEPERS), "seq_cst", 8), I64(0))):
+        kinds = [I64, I64.as_pointer(), I64, I64]
+        call_at(b, calls.syscall, I64, kinds, [I64(calls.futex), seq, I64(FUTEX_WAKE), I64(1 << 30)])
+    b.call(b.inttoptr(body, BODY_TYPE.as_pointer()), [frame, epoch, I64(0)])
+    # why: while the next call is being written, a late thread could pair its arguments with these counters
+    _count(b, frame, I64(-1))
 
 
 def _fill(b: ir.IRBuilder, frame: ir.Value, args: Any, threads: ir.Value, epoch: ir.Value) -> None:
@@ -209,8 +225,7 @@ def _body(
     features: frozenset[str],
     calls: Calls | None,
 ) -> ir.Function:
-    fn = ir.Function(module, BODY_TYPE, name=f"{name}_body")
-    fn.linkage = "internal"
+    fn = ir.Function(module, BODY_TYPE, name=body_name(name))
     b = ir.IRBuilder(fn.append_basic_block("entry"))
     k = KernelTrace(module, b, features)
     k.frame, k.epoch, k.calls = fn.args[0], fn.args[1], calls
@@ -272,3 +287,62 @@ def emit_worker(features: frozenset[str], calls: Calls, patience: int) -> tuple[
     b.call(b.inttoptr(body, BODY_TYPE.as_pointer()), [word(b, board, FRAME), now, fn.args[1]])
     b.branch(look)
     return str(module), "team_worker"
+
+
+def emit_walk(calls: Calls | None, board: int) -> tuple[str, str]:
+    """(LLVM IR, name) of walk(list, end, threads): run recorded calls one after the other.
+
+    A call is | body | number of arguments | alone? | arguments, a word each |.
+    """
+    module = ir.Module("walk")
+    fn = ir.Function(module, ir.FunctionType(_VOID, [I64, I64, I32]), name="walk")
+    b = ir.IRBuilder(fn.append_basic_block("entry"))
+    own, held, at, i = b.alloca(I64, BOARD_WORDS - FRAME), b.alloca(I64), b.alloca(I64), b.alloca(I64)
+    table, threads = b.inttoptr(I64(board), I64.as_pointer()), b.sext(fn.args[2], I64)
+    b.store(I64(0), held)
+    b.store(fn.args[0], at)
+    if board:
+        with b.if_then(b.icmp_signed(">", threads, I64(1))):
+            got = b.extract_value(b.cmpxchg(word(b, table, LOCK), I64(0), I64(1), "acq_rel", "acquire"), 1)
+            b.store(b.zext(got, I64), held)
+    look, run, over = (b.append_basic_block(name) for name in ("look", "run", "over"))
+    b.branch(look)
+    b.position_at_end(look)
+    b.cbranch(b.icmp_unsigned("<", b.load(at), fn.args[1]), run, over)
+    b.position_at_end(run)
+    entry = b.inttoptr(b.load(at), I64.as_pointer())
+    body, num, alone = (b.load(word(b, entry, j)) for j in range(3))
+    shared = b.and_(b.icmp_signed("==", alone, I64(0)), b.icmp_signed("!=", b.load(held), I64(0)))
+    frame = b.select(shared, word(b, table, FRAME), own)
+    width, epoch = (
+        b.select(shared, threads, I64(1)),
+        b.select(shared, _next_epoch(b, table) if board else I64(1), I64(1)),
+    )
+    b.store(width, word(b, frame, _ARGS))
+    b.store(I64(0), i)
+    copy, copied = b.append_basic_block("copy"), b.append_basic_block("copied")
+    b.cbranch(b.icmp_signed(">", num, I64(0)), copy, copied)
+    b.position_at_end(copy)
+    here = b.load(i)
+    b.store(b.load(b.gep(entry, [b.add(here, I64(3))])), b.gep(frame, [b.add(here, I64(_ARGS + 1))]))
+    b.store(b.add(here, I64(1)), i)
+    b.cbranch(b.icmp_signed("<", b.load(i), num), copy, copied)
+    b.position_at_end(copied)
+    _count(b, frame, b.shl(epoch, I64(32)))
+    if board:
+        assert calls is not None
+        with b.if_else(shared) as (yes, no):
+            with yes:
+                _together(b, table, calls, body, threads, epoch)
+            with no:
+                b.call(b.inttoptr(body, BODY_TYPE.as_pointer()), [own, I64(1), I64(0)])
+    else:
+        b.call(b.inttoptr(body, BODY_TYPE.as_pointer()), [own, I64(1), I64(0)])
+    b.store(b.add(b.load(at), b.mul(b.add(num, I64(3)), I64(8))), at)
+    b.branch(look)
+    b.position_at_end(over)
+    if board:
+        with b.if_then(b.icmp_signed("!=", b.load(held), I64(0))):
+            b.store_atomic(I64(0), word(b, table, LOCK), "release", 8)
+    b.ret_void()
+    return str(module), "walk"

@@ -24,6 +24,8 @@ import torch
 from vllm.util import env
 
 _LOCK = threading.RLock()
+listener: Callable[[int, list[Any], tuple[Any, ...], bool], None] | None = None
+"""Told of every call (body, types and values of arguments, alone?) while a step is recorded (`tape.py`)."""
 SMALL = 1 << 14
 """Elements that one thread is done with before another has noticed."""
 
@@ -79,6 +81,25 @@ def _team() -> Any:
     return team.Team(ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)(address))
 
 
+@functools.cache
+def walker() -> Callable[[int, int, int], None]:
+    """walk(list, end, threads) of `emit.emit_walk`. Runs without Python's lock."""
+    from vllm.ops.cpu import emit, team
+
+    with _LOCK:
+        helpers = _team()
+        address = _load(*emit.emit_walk(team.calls(), 0 if helpers is None else helpers.board))
+    return ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int32)(address)
+
+
+def crew() -> int:
+    """Threads of a call made now; the helpers for it are there."""
+    helpers, n = _team(), torch.get_num_threads()
+    if helpers is not None and n > 1:
+        helpers.grow(n)
+    return n
+
+
 def _load(text: str, entry: str) -> int:
     """The address of `entry` in compiled LLVM IR."""
     import llvmlite.binding as llvm
@@ -129,6 +150,7 @@ class Kernel:
         ctypes_of = {"i64": ctypes.c_int64, "f32": ctypes.c_float, "i32": ctypes.c_int32}
         types = [ctypes_of.get(kind, ctypes.c_int64) for kind in kinds]
         call = ctypes.CFUNCTYPE(None, *types, ctypes.c_int32)(_load(text, entry))
+        body = int(_machine()[1].get_function_address(emit.body_name(entry)))
         known, threads = 1, torch.get_num_threads
 
         def together(*args: Any) -> None:
@@ -137,9 +159,16 @@ class Kernel:
             if n > known and helpers is not None:
                 helpers.grow(n)
                 known = n
+            if listener is not None:
+                listener(body, types, args, False)
             call(*args, n)
 
-        return together, lambda *args: call(*args, 1)
+        def alone(*args: Any) -> None:
+            if listener is not None:
+                listener(body, types, args, True)
+            call(*args, 1)
+
+        return together, alone
 
 
 def kernel(signature: str) -> Callable[[Callable[..., None]], Kernel]:
