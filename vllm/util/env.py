@@ -29,7 +29,7 @@ STANDARD = frozenset(
         *("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS"),
         *("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE"),
         *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
-        *("CC", "TPU_NAME", "WSL_DISTRO_NAME"),
+        *("CC", "OPENAI_API_KEY", "TPU_NAME", "WSL_DISTRO_NAME"),
     }
 )
 
