@@ -42,7 +42,7 @@ def start(*flags: str, **environment: str) -> subprocess.CompletedProcess:
         (["--prot", "8000"], "Did you mean '--port'"),
         (["--port", "99999"], "port must be an integer in [0, 65535]"),
         (["--max-model-len", "many"], "max-model-len"),
-        (["--otlp-traces-endpoint", "http://127.0.0.1:9", "--port", "0"], "vllm[otel]"),
+        (["--otlp-traces-endpoint", "ftp://x", "--port", "0"], "otlp_traces_endpoint"),
     ],
 )
 def test_one_line_says_what_stops_it(tmp_path: Path, flags: list[str], says: str):
