@@ -150,7 +150,7 @@ def test_beam_search_orders_beams(llm: LLM) -> None:
         ({"prompt_token_ids": [10**6]}, {}, "vocabulary"),
         (FRANCE, {"logprobs": 21}, "max_logprobs"),
         (FRANCE, {"logit_bias": {10**6: 1.0}}, "vocabulary"),
-        (FRANCE, {"structured_outputs": {"regex": "a"}}, "structured_outputs"),
+        (FRANCE, {"structured_outputs": {"regex": "(a"}}, "structured_outputs"),
         (FRANCE, {"flat_logprobs": True}, "flat_logprobs"),
         ({"prompt": "x", "multi_modal_data": {"image": 1}}, {}, "text only"),
     ],
