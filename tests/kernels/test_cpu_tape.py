@@ -1,5 +1,8 @@
 """Recorded calls: the same results from other inputs, memory used again, and a refusal where values are looked at."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -99,3 +102,17 @@ def test_a_step_that_fails_leaves_nothing_behind():
     assert jit.listener is None
     x, step = network(1)
     assert torch.equal(Recorder().record(step, [x])[0].clone(), step())
+
+
+def test_recording_imports_no_compiler():
+    code = (
+        "import sys, torch\n"
+        "from vllm.ops.cpu.tape import Recorder\n"
+        "x = torch.ones(3)\n"
+        "with torch.inference_mode():\n"
+        "    out, tape = Recorder().record(lambda: torch.empty(3).copy_(x) * 2, [x])\n"
+        "    x.fill_(4)\n"
+        "    print(tape.run().tolist(), 'torch._dynamo' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[8.0, 8.0, 8.0] False", done.stderr

@@ -145,6 +145,11 @@ class _Watch(TorchDispatchMode):
         self.parts: list[np.ndarray | Callable[[], None]] = []
         self.held: list[Any] = []
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # why: to be skipped by a compiler that is not there would import it, for two seconds
+        return False
+
     def call(self, body: int, types: list[Any], args: tuple[Any, ...], alone: bool) -> None:
         """A kernel runs."""
         if threading.get_ident() != self._thread:
