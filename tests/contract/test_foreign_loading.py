@@ -21,7 +21,7 @@ from vllm.loading.foreign.weights import fill
 from vllm.models import llama
 from vllm.parts.foreign import Foreign
 from vllm.protocol.plan import LoadPlan, WorkerPlan
-from vllm.worker.make import choose_kernels
+from vllm.worker.kernels import choose_kernels
 
 
 def checkpoint(name: str, folder: Path) -> torch.nn.Module:

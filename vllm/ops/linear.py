@@ -24,14 +24,14 @@ def _rows(ids_T: torch.Tensor, packed: object) -> torch.Tensor:
     return packed.index_select(0, ids_T)
 
 
-@op(tol=Tol(f32=1e-5, bf16=1e-2, f16=2e-3), cases=CASES, pack=_pack, rows=_rows)
+@op(tol=Tol(f32=1e-5, bf16=1e-2, f16=2e-3), cases=CASES, is_library=True, pack=_pack, rows=_rows)
 def linear(x_TE: torch.Tensor, packed: object, bias_O: torch.Tensor | None = None) -> torch.Tensor:
     """x W^T + b, accumulated in float32, in x's dtype. `packed` is what this kernel's `pack(weight_OE)` returned."""
     assert isinstance(packed, torch.Tensor)
     return F.linear(x_TE, packed, bias_O)
 
 
-@op(tol=Tol(f32=0.0, bf16=0.0, f16=0.0), cases=((1, 100, 64), (300, 1000, 32)))
+@op(tol=Tol(f32=0.0, bf16=0.0, f16=0.0), cases=((1, 100, 64), (300, 1000, 32)), is_library=True)
 def embedding(ids_T: torch.Tensor, table_VE: torch.Tensor) -> torch.Tensor:
     """Rows of the table: [T, E]."""
     return table_VE.index_select(0, ids_T)

@@ -20,7 +20,7 @@ def rms_norm(x_TE: torch.Tensor, weight_E: torch.Tensor | None, eps: float) -> t
     return (x if weight_E is None else x * weight_E).to(x_TE.dtype)
 
 
-@op(tol=Tol(f32=2e-6, bf16=1e-2, f16=2e-3), cases=CASES)
+@op(tol=Tol(f32=2e-6, bf16=1e-2, f16=2e-3), cases=CASES, is_library=True)
 def layer_norm(
     x_TE: torch.Tensor, weight_E: torch.Tensor | None, bias_E: torch.Tensor | None, eps: float
 ) -> torch.Tensor:

@@ -73,6 +73,8 @@ class Op:
     tol: Tol
     cases: tuple[Any, ...]
     kernels: dict[str, Kernel]
+    is_library: bool = False
+    """The reference is little more than one call of torch's own kernels, so it is no loss on any device."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The reference."""
@@ -105,7 +107,7 @@ class Op:
 
 
 def op(
-    tol: Tol | None = None, cases: Iterable[Any] = (), **helpers: Callable[..., Any]
+    tol: Tol | None = None, cases: Iterable[Any] = (), is_library: bool = False, **helpers: Callable[..., Any]
 ) -> Callable[[Callable[..., Any]], Op]:
     """Make the decorated function the reference of a new op of its name."""
 
@@ -113,7 +115,7 @@ def op(
         name = reference.__name__
         assert name not in _OPS, f"two ops are named {name}"
         first = Kernel("reference", reference, lambda target: True, 0, helpers)
-        _OPS[name] = Op(name, tol or Tol(), tuple(cases), {"reference": first})
+        _OPS[name] = Op(name, tol or Tol(), tuple(cases), {"reference": first}, is_library)
         return _OPS[name]
 
     return make
@@ -138,6 +140,11 @@ class Kernels:
     def names(self) -> dict[str, str]:
         """op -> kernel, for the log and for `vllm plan --ops`."""
         return {name: kernel.name for name, kernel in sorted(self.chosen.items())}
+
+    def missed(self, used: Iterable[str]) -> list[str]:
+        """Ops of `used` for which the reference was chosen although it is slower than a kernel would be."""
+        ops = all_ops()
+        return [name for name in sorted(used) if self.chosen[name].name == "reference" and not ops[name].is_library]
 
 
 def all_ops() -> dict[str, Op]:

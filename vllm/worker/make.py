@@ -11,9 +11,9 @@ from fractions import Fraction
 
 import torch
 
-from vllm.layers.build import build, dtype_of, make_slabs
+from vllm.layers.build import build, make_slabs
 from vllm.loading.foreign.build import build_foreign
-from vllm.ops.table import Kernels, Target, select
+from vllm.ops.table import Kernels
 from vllm.parallel.mesh import Mesh
 from vllm.parts.decoder import Decoder
 from vllm.parts.ffn import MoE
@@ -25,30 +25,11 @@ from vllm.protocol.plan import LoadPlan, WorkerPlan
 from vllm.sampling.lines import Stage
 from vllm.util.log import get_logger
 from vllm.worker.ahead import AheadRunner
+from vllm.worker.kernels import Network, kernels_for, warn_of_references
 from vllm.worker.runner import Runner
 from vllm.worker.tapes import make_tapes
 
 log = get_logger(__name__)
-
-
-def choose_kernels(plan: WorkerPlan, sizes: Iterable[int] = ()) -> Kernels:
-    """A kernel for every op on the plan's device. Raises ValueError for names that do not exist there.
-
-    `sizes` are those of the network that kernels cut into vectors: heads and cache blocks.
-    """
-    device = torch.device(plan.device)
-    platform = platform_of(device)
-    capability = platform.capability(device.index or 0)
-    target = Target(device.type, dtype_of(plan.dtype), plan.deterministic, plan.quantization, capability)
-    wanted = dict(plan.kernels)
-    if plan.deterministic and not wanted and any(size % 16 for size in sizes):
-        # why: kernels for whole vectors hand such shapes to the reference, which is not deterministic
-        wanted["attention"] = "tiled"
-    return select(target, wanted, platform.kernel_folders())
-
-
-def _block_sizes(kv_plan: KVPlan) -> set[int]:
-    return {g.block_size for g in kv_plan.groups}
 
 
 def make_runner(
@@ -64,8 +45,7 @@ def make_runner(
     platform_of(device).prepare(device.index or 0, worker_plan.num_threads)
     mesh = mesh or Mesh()
     kv_plan = rank_kv_plan(kv_plan, len(decoder.blocks), mesh)
-    ops = choose_kernels(worker_plan, {b.mixer.heads.dim for b in decoder.blocks} | _block_sizes(kv_plan))
-    log.debug("kernels: %s", ops.names())
+    ops = _kernels(decoder, worker_plan, kv_plan)
     with torch.inference_mode():
         slabs = make_slabs(kv_plan, device)
         model = build(decoder, weights, worker_plan, kv_plan, slabs, ops, mesh)
@@ -75,6 +55,13 @@ def make_runner(
         tapes = make_tapes(model, ops, kv_plan, worker_plan) if record else None
         return Runner(model, slabs, ops, worker_plan, kv_plan, mesh, extra_stages, tapes=tapes)
     return AheadRunner(model, slabs, ops, worker_plan, kv_plan, extra_stages, record)
+
+
+def _kernels(network: Network, worker_plan: WorkerPlan, kv_plan: KVPlan) -> Kernels:
+    ops = kernels_for(network, worker_plan, kv_plan)
+    log.debug("kernels: %s", ops.names())
+    warn_of_references(network, worker_plan, ops)
+    return ops
 
 
 def _may_record(ops: Kernels, worker_plan: WorkerPlan, has_experts: bool) -> bool:
@@ -94,8 +81,7 @@ def make_foreign_runner(
     """A runner for a network of transformers on one device; its weights are read here."""
     device = torch.device(worker_plan.device)
     platform_of(device).prepare(device.index or 0, worker_plan.num_threads)
-    ops = choose_kernels(worker_plan, {d for a in foreign.calls for d in (a.dim, a.v_dim)} | _block_sizes(kv_plan))
-    log.debug("kernels: %s", ops.names())
+    ops = _kernels(foreign, worker_plan, kv_plan)
     with torch.inference_mode():
         slabs = make_slabs(kv_plan, device)
     model = build_foreign(foreign, load_plan, worker_plan, kv_plan, slabs, ops)

@@ -25,3 +25,12 @@ def test_plan_needs_no_weights_and_no_torch(tmp_path: Path) -> None:
 def test_what_cannot_be_is_one_sentence(tmp_path: Path, capsys) -> None:
     assert main(["plan", str(tmp_path)]) == 2
     assert "no config.json" in capsys.readouterr().err
+
+
+def test_ops_are_printed_with_their_kernels(tmp_path: Path, capsys) -> None:
+    config = {**llama.TINY, "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "rms_norm_eps": 1e-5}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert main(["plan", str(tmp_path), "--max-model-len", "64", "--dtype", "float32", "--ops"]) == 0
+    lines = dict(line.split()[:2] for line in capsys.readouterr().out.partition("kernels on cpu")[2].splitlines()[1:])
+    assert {"attention", "linear", "rms_norm", "split_heads"} <= set(lines) and "experts" not in lines
+    assert lines["embedding"] == "reference"

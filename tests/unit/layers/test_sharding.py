@@ -46,7 +46,7 @@ class ThreadAxis:
         return x if self.size == 1 else torch.cat(self._all(x), dim)
 
 
-def _decoder(**kind):
+def decoder_of(**kind):
     heads = Heads(kind.get("heads", 4), kind.get("kv", 4), D)
     q, k = heads.num * D, heads.num_kv * D
     norms = {
@@ -152,7 +152,7 @@ def _logits(decoder, weights, tp, pp):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_shards_say_what_the_whole_says(kind):
-    decoder = _decoder(**KINDS[kind])
+    decoder = decoder_of(**KINDS[kind])
     weights = random_weights(decoder, seed=3)
     (whole,) = _logits(decoder, weights, 1, 1)
     assert whole.abs().max() > 0.1
