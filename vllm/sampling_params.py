@@ -79,7 +79,7 @@ _KINDS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
 
 @dataclass(slots=True)
 class RepetitionDetectionParams:
-    """Stop when the tail of the output is one pattern of min..max tokens, `min_count` times in a row."""
+    """Stop when the tail of the output is one pattern of min..max tokens, `min_count` times in a row; max 0: never."""
 
     max_pattern_size: int = 0
     min_pattern_size: int = 0
@@ -91,6 +91,9 @@ class RepetitionDetectionParams:
         if self.min_pattern_size > self.max_pattern_size:
             allowed = f"at most max_pattern_size ({self.max_pattern_size})"
             raise ValidationError.of("repetition_detection.min_pattern_size", self.min_pattern_size, allowed)
+        if self.max_pattern_size:
+            self.min_pattern_size = max(1, self.min_pattern_size)
+            self.min_count = check_int("repetition_detection.min_count", self.min_count, 2, MAX_COUNT)
 
 
 @dataclass(slots=True)
@@ -218,6 +221,10 @@ class SamplingParams:
         if isinstance(self.structured_outputs, Mapping):
             self.structured_outputs = StructuredOutputsParams(**self.structured_outputs)
         if isinstance(self.repetition_detection, Mapping):
+            unknown = set(self.repetition_detection) - {f.name for f in fields(RepetitionDetectionParams)}
+            if unknown:
+                allowed = "made of max_pattern_size, min_pattern_size and min_count"
+                raise ValidationError.of("repetition_detection", sorted(unknown)[0], allowed)
             self.repetition_detection = RepetitionDetectionParams(**self.repetition_detection)
         if self.extra_args is not None and not isinstance(self.extra_args, dict):
             raise ValidationError.of("extra_args", self.extra_args, "a dict or None")

@@ -196,3 +196,17 @@ def test_anything_gives_plain_numbers_or_a_named_error(name, value):
         return
     kept = getattr(p, name)
     assert kept is None or (type(kept) in (int, float) and math.isfinite(kept))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"max_pattern_size": 2, "min_pattern_size": 3, "min_count": 2},
+        {"max_pattern_size": 2, "min_count": 1},
+        {"max_pattern_size": -1},
+        {"max_patern_size": 2},
+    ],
+)
+def test_repetition_detection_is_checked(bad: dict[str, int]) -> None:
+    with pytest.raises(ValidationError, match="repetition_detection"):
+        SamplingParams(repetition_detection=bad)  # type: ignore[arg-type]

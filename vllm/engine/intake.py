@@ -16,7 +16,9 @@ from vllm.errors import PromptError, RefusedError, ValidationError
 from vllm.inputs import TypedPrompt
 from vllm.protocol.request import Request, TokenSpan
 from vllm.sampling_params import SamplingParams
+from vllm.util.log import get_logger
 
+_log = get_logger(__name__)
 _MASK64 = (1 << 64) - 1
 
 
@@ -121,6 +123,8 @@ class Intake:
                 raise RefusedError(f"{name} is not supported yet.", field=name, value=getattr(params, name))
         if params.structured_outputs is not None and "structured_output" not in features:
             raise RefusedError("structured_outputs needs a tokenizer.", field="structured_outputs")
+        if params.extra_args:
+            _log.warning("extra_args (%s): nothing reads them; they change no answer", ", ".join(params.extra_args))
         for name in ("watermarking", "flat_logprobs"):
             if getattr(params, name):
                 raise RefusedError(f"{name} is not supported yet.", field=name, value=True)
@@ -204,7 +208,6 @@ _UNBUILT = (
     "logprob_token_ids",
     "prompt_logprob_token_ids",
     "thinking_token_budget",
-    "repetition_detection",
     "routed_experts_prompt_start",
     "trace_decode_token_ids",
 )

@@ -11,6 +11,7 @@ from vllm.kv.manager import KVManager
 from vllm.protocol.events import SequenceUpdate
 from vllm.protocol.sequence import Sequence, Status
 from vllm.protocol.step import StepResult, TokenLogprobs
+from vllm.sampling_params import RepetitionDetectionParams
 from vllm.scheduler.scheduler import InFlight
 
 NOTHING: list[tuple[int, TokenLogprobs]] = []
@@ -77,6 +78,8 @@ def _settle_sampled(
             tokens.append(new[0])
             if len(tokens) >= seq.max_len:
                 reason = "length"
+            elif seq.repetition is not None and _repeats(seq, seq.repetition):
+                reason = "repetition"
         else:
             new, reason = _append(seq, new)
         if status is RUNNING:
@@ -121,7 +124,24 @@ def _append(seq: Sequence, new: list[int]) -> tuple[list[int], str | None]:
             return new[: i + 1], "stop"
         if len(seq.tokens) >= seq.max_len:
             return new[: i + 1], "length"
+        if seq.repetition is not None and _repeats(seq, seq.repetition):
+            return new[: i + 1], "repetition"
     return new, None
+
+
+def _repeats(seq: Sequence, asked: RepetitionDetectionParams) -> bool:
+    """Whether the output ends in `min_count` copies of one pattern."""
+    tokens, num_output = seq.tokens, len(seq.tokens) - seq.prompt_len
+    if num_output < seq.request.sampling.min_tokens:
+        return False
+    most = min(asked.max_pattern_size, num_output // asked.min_count)
+    for size in range(asked.min_pattern_size, most + 1):
+        # why: one look at a token spares most sizes the copies
+        if tokens[-1] == tokens[-1 - size]:
+            tail = tokens[-size * asked.min_count :]
+            if tail[size:] == tail[:-size]:
+                return True
+    return False
 
 
 def _update_of(seq: Sequence, updates: list[SequenceUpdate], now: float) -> SequenceUpdate:

@@ -56,6 +56,7 @@ class Sequence:
         "publish_at",
         "published",
         "rank",
+        "repetition",
         "request",
         "request_id",
         "resources",
@@ -78,6 +79,8 @@ class Sequence:
         self.index = index
         self.seq_id = seq_id
         self.arrival = request.arrival
+        asked = request.sampling.repetition_detection
+        self.repetition = asked if asked is not None and asked.max_pattern_size else None
         self.seed = request.seeds[index]
         self.max_len = request.max_len
         self.stop_ids = request.stop_ids

@@ -113,3 +113,40 @@ def test_prompt_logprobs_may_begin_anywhere_and_are_told_once() -> None:
 def test_a_result_out_of_turn_is_a_bug() -> None:
     with pytest.raises(AssertionError, match="step 7 came where 0"):
         settle(InFlight(0), StepResult(7), manager(), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "kept"),
+    [
+        ([3, 3, 3, 3], (1, 1, 3), 3),
+        ([3, 4, 3, 4, 3], (4, 0, 2), 4),
+        ([3, 4, 3, 4, 3], (4, 3, 2), None),  # no pattern that long
+        ([1, 2, 3, 4, 5], (8, 1, 2), None),
+        ([5, 5], (1, 1, 2), 2),  # the prompt ends in 5 too, and does not count
+        ([3, 3, 3, 3], (0, 0, 0), None),
+    ],
+)
+@pytest.mark.parametrize("at_once", [False, True], ids=["one by one", "at once"])
+def test_a_text_that_repeats_itself_ends(
+    given: list[int], asked: tuple[int, int, int], kept: int | None, at_once: bool
+):
+    kv = manager()
+    seq = running(kv, 0, repetition_detection=dict(zip(_DETECTION, asked, strict=True)))
+    reasons: list[str | None] = []
+    runs = [given] if at_once else [[token] for token in given]
+    for step, run in enumerate(runs):
+        if reasons[-1:] in ([], [None]):
+            flight = InFlight(step, [seq], [6 if step == 0 else 1])
+            reasons += [u.finish_reason for u in settle(flight, StepResult(step, [0], [1], [run]), kv, 5.0).updates]
+    assert seq.tokens[6:] == given[:kept]
+    assert reasons[-1] == (None if kept is None else "repetition")
+
+
+def test_min_tokens_come_before_repetition_ends_a_text() -> None:
+    kv = manager()
+    seq = running(kv, 0, min_tokens=4, repetition_detection=dict(zip(_DETECTION, (1, 1, 2), strict=True)))
+    (update,) = settle(in_flight(seq), StepResult(0, [0], [1], [[3, 3, 3, 3, 3]]), kv, 5.0).updates
+    assert (update.token_ids, update.finish_reason) == ([3, 3, 3, 3], "repetition")
+
+
+_DETECTION = ("max_pattern_size", "min_pattern_size", "min_count")

@@ -28,6 +28,7 @@ _SAME = (
     "truncate_prompt_tokens",
     "allowed_token_ids",
     "bad_words",
+    "repetition_detection",
 )
 
 

@@ -36,7 +36,6 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "kv_transfer_params": ("there is one engine", ({},)),
     "logprob_token_ids": ("it is not built yet", ()),
     "thinking_token_budget": ("it is not built yet", ()),
-    "repetition_detection": ("it is not built yet", ()),
     "watermarking": ("it is not built yet", (False,)),
 }
 LABELS = frozenset({"metadata", "safety_identifier", "prompt_cache_key", "service_tier", "prompt_cache_retention"})
@@ -81,6 +80,7 @@ class Generation(BaseModel):
     logit_bias: dict[str, float] | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: dict[str, Any] | None = None
+    repetition_detection: dict[str, int] | None = None
     user: str | None = Field(None, max_length=1024)
 
     top_k: int | None = None
