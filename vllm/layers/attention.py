@@ -39,7 +39,8 @@ class AttentionLayer:
         self._fused = self._norms is not None and _is_rms_per_head(part)
         eps = part.qk_norm[0].eps if part.qk_norm else 0.0
         self._heads = HeadsShape(heads, kv_heads, d, eps, part.clip, interleaved)
-        self._shape = AttentionShape(heads, kv_heads, d, d, part.scale, part.window, part.softcap)
+        scales = _scale(c, f"{name}.k_scale"), _scale(c, f"{name}.v_scale")
+        self._shape = AttentionShape(heads, kv_heads, d, d, part.scale, part.window, part.softcap, *scales)
         self._sinks = c.take(f"{name}.sinks").float() if part.sinks else None
         self._group, slab = c.kv_plan.place(layer)
         block_size = c.kv_plan.groups[self._group].block_size
@@ -68,6 +69,12 @@ class AttentionLayer:
             x = parts[i]
             parts[i] = norm(x.view(-1, heads, self._heads.dim)).flatten(1) if norm.per_head else norm(x)
         return torch.cat(parts, -1)
+
+
+def _scale(c: Context, name: str) -> float:
+    """What keys or values are divided by in an 8-bit cache: the checkpoint's number, or one."""
+    scale = c.take_if(name)
+    return 1.0 if scale is None or c.kv_dtype.itemsize > 1 else float(scale)
 
 
 class QKNorm(NormLayer):

@@ -176,7 +176,7 @@ class ForeignModel:
         self.dtype = dtype_of(worker_plan.dtype)
         pack_linears(whole, foreign.bare_linears, ops, self.dtype)
         self._body, self._head, self._given = take_apart(whole)
-        self._steps = [_Step(call, i, kv_plan, slabs, ops) for i, call in enumerate(foreign.calls)]
+        self._steps = [_Step(call, i, kv_plan, slabs, ops, self.dtype) for i, call in enumerate(foreign.calls)]
 
     def __call__(self, batch: Batch, hidden: torch.Tensor | None = None) -> torch.Tensor:
         """Hidden states [T, E] after the final norm."""
@@ -222,7 +222,13 @@ class _Step:
     """Attention call i of a forward pass: its shape, and its place in the cache."""
 
     def __init__(
-        self, call: ForeignAttention, i: int, kv_plan: KVPlan, slabs: list[torch.Tensor], ops: Kernels
+        self,
+        call: ForeignAttention,
+        i: int,
+        kv_plan: KVPlan,
+        slabs: list[torch.Tensor],
+        ops: Kernels,
+        dtype: torch.dtype,
     ) -> None:
         self._group, slab = kv_plan.place(i)
         self._shape = AttentionShape(
@@ -230,8 +236,8 @@ class _Step:
         )
         block_size = kv_plan.groups[self._group].block_size
         layout = ops.helper("attention", "layout")
-        self._dtype = dtype_of(kv_plan.dtype)
-        self._cache = layout(slabs[slab], self._dtype, block_size, self._shape)
+        self._dtype = dtype
+        self._cache = layout(slabs[slab], dtype_of(kv_plan.dtype), block_size, self._shape)
         self._attend, self._call = ops.attention, call
 
     def answer(self, call: Call, batch: Batch) -> torch.Tensor:

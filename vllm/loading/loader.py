@@ -47,7 +47,7 @@ def load_weights(
     scales = None if load_plan.stored is None else quantized.Scales(load_plan.stored)
     sources = sources if scales is None else scales.keep(sources)
     _Filling(decoder, weights, specs, shards, worker_plan, in_fp8, scales).run(sources, load_plan.path)
-    return shards
+    return shards if scales is None else {**shards, **scales.cache_scales(shards)}
 
 
 def _forms(specs: dict[str, TensorSpec], weights: Weights, load_plan: LoadPlan, plan: WorkerPlan) -> dict[str, Form]:

@@ -9,8 +9,9 @@ whose (loader), nor what runs the weights (layers). Called by: loader.
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 
@@ -24,6 +25,9 @@ FP8 = torch.float8_e4m3fn
 _WEIGHT_SCALES = ("weight_scale", "weight_scale_inv")
 _INPUT_SCALES = ("input_scale", "activation_scale")
 _KINDS = (*_WEIGHT_SCALES, *_INPUT_SCALES)
+_CACHE_SCALE = re.compile(
+    r"layers\.(?P<layer>\d+)\.self_attn\.(?:attn\.)?(?:kv|(?P<what>[kv]))(?:_proj\.(?:[kv]|output))?_scale$"
+)
 
 
 def allocate(found: dict[str, Form], plan: WorkerPlan) -> dict[str, torch.Tensor]:
@@ -44,13 +48,32 @@ class Scales:
     def __init__(self, stored: Stored) -> None:
         self.stored = stored
         self._of: dict[str, dict[str, Source]] = {}
+        self.cache: dict[str, Source] = {}
+        """Scales of keys and values in an 8-bit cache, under our names."""
+
+    def cache_scales(self, known: Collection[str]) -> dict[str, torch.Tensor]:
+        """Those of the layers of this rank, whose weights are `known`. ModelLoadError for more than one value."""
+        found = {}
+        for name, source in self.cache.items():
+            if f"{name.rpartition('.')[0]}.qkv.weight" not in known:
+                continue
+            scale = source.read().float()
+            if scale.numel() != 1 or not 0 < float(scale) < float("inf"):
+                raise ModelLoadError(f"{source.where} should be one positive scale of a cache, not {scale.tolist()}")
+            found[name] = scale.reshape(())
+        return found
 
     def keep(self, sources: Iterable[Source]) -> list[Source]:
         """Take the scales out of `sources`; the rest comes back."""
         rest = []
         for source in sources:
             module, _, kind = source.name.rpartition(".")
-            if kind in _KINDS:
+            of_cache = _CACHE_SCALE.search(source.name)
+            if of_cache is not None:
+                which = (of_cache["what"],) if of_cache["what"] else ("k", "v")
+                for what in which:
+                    self.cache[f"layers.{of_cache['layer']}.mixer.{what}_scale"] = source
+            elif kind in _KINDS:
                 self._of.setdefault(module, {})[kind] = source
             else:
                 rest.append(source)

@@ -9,6 +9,9 @@ same in every block::
     | K transposed: [K, D, P] | V: [K, P, N] | unused |
 
 Blocks below a sliding window may be NULL_BLOCK in the table; they are never read.
+
+A cache in 8 bits (e4m3, e5m2) keeps key / k_scale and value / v_scale, rounded to the nearest and held within the
+largest value of the type; what is read is times the scale again.
 """
 
 from dataclasses import dataclass
@@ -32,6 +35,8 @@ class AttentionShape:
     scale: float
     window: int | None = None
     softcap: float | None = None
+    k_scale: float = 1.0
+    v_scale: float = 1.0
 
 
 @dataclass(slots=True)
@@ -75,7 +80,7 @@ def attention(
 
     `sinks_H` adds, per head, a logit that takes weight and gives no value.
     """
-    write_kv(k_TKD, v_TKN, cache, group)
+    write_kv(k_TKD, v_TKN, cache, group, shape)
     out = torch.empty(q_THD.shape[0], shape.heads, shape.v_dim, dtype=q_THD.dtype, device=q_THD.device)
     start = 0
     for s, query_len in enumerate(batch.query_lens):
@@ -92,12 +97,25 @@ def attention(
     return out
 
 
-def write_kv(k_TKD: torch.Tensor, v_TKN: torch.Tensor, cache: Cache, group: GroupBatch) -> None:
+def write_kv(k_TKD: torch.Tensor, v_TKN: torch.Tensor, cache: Cache, group: GroupBatch, shape: AttentionShape) -> None:
     """Put each token's key and value into its slot."""
     block = group.slot_mapping // group.block_size
     offset = group.slot_mapping - block * group.block_size
-    cache.k[block, :, :, offset] = k_TKD.to(cache.k.dtype)
-    cache.v[block, :, offset] = v_TKN.to(cache.v.dtype)
+    raw(cache.k)[block, :, :, offset] = raw(stored(k_TKD, cache.k.dtype, shape.k_scale))
+    raw(cache.v)[block, :, offset] = raw(stored(v_TKN, cache.v.dtype, shape.v_scale))
+
+
+def stored(x: torch.Tensor, dtype: torch.dtype, scale: float) -> torch.Tensor:
+    """x as a cache of `dtype` keeps it."""
+    if dtype.itemsize > 1:
+        return x.to(dtype)
+    most = torch.finfo(dtype).max
+    return (x.float() / scale).clamp(-most, most).to(dtype)
+
+
+def raw(x: torch.Tensor) -> torch.Tensor:
+    """8-bit values as bytes: torch can index those on every device."""
+    return x.view(torch.uint8) if x.dtype.itemsize == 1 else x
 
 
 def _attend(
@@ -117,12 +135,14 @@ def _attend(
     ids = table_B[first_block : -(-seq_len // block_size)].long()
     base, blocks = first_block * block_size, ids.shape[0]
     # why: whole blocks are gathered at the speed of a copy; a gather of strided views is many times slower
-    flat = cache.flat.index_select(0, ids)
+    flat = raw(cache.flat).index_select(0, ids).view(cache.flat.dtype)
     k_size = kv * shape.dim * block_size
     k = flat[:, :k_size].view(blocks, kv, shape.dim, block_size)
     v = flat[:, k_size : k_size + kv * block_size * shape.v_dim].view(blocks, kv, block_size, shape.v_dim)
     k = k.permute(1, 2, 0, 3).reshape(kv, shape.dim, -1)[..., : seq_len - base].float()
     v = v.transpose(0, 1).reshape(kv, -1, shape.v_dim)[:, : seq_len - base].float()
+    if cache.flat.dtype.itemsize == 1:
+        k, v = k * shape.k_scale, v * shape.v_scale
     # why: the queries of a group share their keys, so they are rows of one product
     q = q_QHD.view(num, kv, group, shape.dim).transpose(0, 1).reshape(kv, num * group, shape.dim).float()
     scores = torch.bmm(q, k) * shape.scale

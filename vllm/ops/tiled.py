@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 
 from vllm.ops.activation import activate, activate_mul
-from vllm.ops.attention import AttentionShape, Cache, attention, write_kv
+from vllm.ops.attention import AttentionShape, Cache, attention, raw, write_kv
 from vllm.ops.batch import Batch, GroupBatch
 from vllm.ops.linear import linear
 from vllm.ops.linear_fp8 import Fp8Weight, linear_fp8, linear_fp8_block, restore_weight
 from vllm.ops.moe import experts
-from vllm.ops.quantize import Quantized, quantize, restore
+from vllm.ops.quantize import Intake, Quantized, activate_mul_quantize, quantize, restore
 from vllm.ops.softcap import softcap
 from vllm.ops.table import Target
 
@@ -44,6 +44,13 @@ def _fp8(x: torch.Tensor | Quantized, packed: Fp8Weight, bias_O: torch.Tensor | 
 
 linear_fp8.kernel("tiled", when=_when, rank=_RANK)(_fp8)
 linear_fp8_block.kernel("tiled", when=_when, rank=_RANK)(_fp8)
+
+
+@activate_mul_quantize.kernel("tiled", when=_when, rank=_RANK)
+def activate_mul_quantize_tiled(x_TJ: torch.Tensor, act: str, intake: Intake) -> Quantized:
+    """As the reference."""
+    y: Quantized = quantize(activate_mul_tiled(x_TJ, act), intake)
+    return y
 
 
 def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -107,7 +114,7 @@ def attention_tiled(
     sinks_H: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """As the reference."""
-    write_kv(k_TKD, v_TKN, cache, group)
+    write_kv(k_TKD, v_TKN, cache, group, shape)
     out = torch.empty(q_THD.shape[0], shape.heads, shape.v_dim, dtype=q_THD.dtype, device=q_THD.device)
     start = 0
     for s, query_len in enumerate(batch.query_lens):
@@ -171,6 +178,7 @@ def _keys(
     v = cache.v.new_zeros((shape.kv_heads, KEYS, shape.v_dim), dtype=torch.float32)
     position = torch.arange(first, min(end, first + KEYS), device=k.device)
     block, offset = table_B[position // block_size].long(), position % block_size
-    k[:, :, : len(position)] = cache.k[block, :, :, offset].permute(1, 2, 0).float()
-    v[:, : len(position)] = cache.v[block, :, offset].transpose(0, 1).float()
+    keys, values = raw(cache.k)[block, :, :, offset], raw(cache.v)[block, :, offset]
+    k[:, :, : len(position)] = keys.view(cache.k.dtype).permute(1, 2, 0).float() * shape.k_scale
+    v[:, : len(position)] = values.view(cache.v.dtype).transpose(0, 1).float() * shape.v_scale
     return k, v

@@ -19,7 +19,7 @@ from vllm.planning.choices import Choices
 from vllm.planning.memory import Network, count_parameters, weight_bytes
 from vllm.planning.plan import Memory
 from vllm.protocol.facts import DeviceFacts
-from vllm.protocol.kv import FullKV, KVPlan, SlidingKV
+from vllm.protocol.kv import FullKV, KVKind, KVPlan, SlidingKV
 from vllm.protocol.plan import SchedulerPlan
 from vllm.util import env
 from vllm.util.arith import human_bytes
@@ -47,15 +47,10 @@ class Room:
 
 def kv_plan(args: EngineArgs, decoder: Network, scheduler: SchedulerPlan, room: Room, chosen: Choices) -> KVPlan:
     """The pool, the same number of blocks on every rank. Raises CapacityError, RefusedError, ValidationError."""
-    if args.kv_cache_dtype not in ("auto", room.dtype):
-        raise RefusedError(
-            f"kv_cache_dtype {args.kv_cache_dtype!r} is not supported yet; auto stores keys and values as {room.dtype}",
-            field="kv_cache_dtype",
-            value=args.kv_cache_dtype,
-        )
+    dtype = _cache_dtype(args, decoder.kv_kinds(), room, chosen)
     size, kinds = args.block_size or _BLOCK_SIZE, decoder.kv_kinds()
     _check_block_size(size, room.device)
-    one = make_kv_plan(kinds, room.dtype, num_blocks=2, block_size=size)
+    one = make_kv_plan(kinds, dtype, num_blocks=2, block_size=size)
     if args.block_size is None:
         chosen.note("block_size", size, "what the attention kernels read fastest")
     if args.num_gpu_blocks_override:
@@ -66,6 +61,48 @@ def kv_plan(args: EngineArgs, decoder: Network, scheduler: SchedulerPlan, room: 
         raise CapacityError(_too_large(decoder, room, budget, 2 * block))
     chosen.note("KV cache", human_bytes(budget), why)
     return _checked(replace(one, num_blocks=budget // block), decoder, room)
+
+
+_SMALL = {"fp8": "float8_e4m3fn", "fp8_e4m3": "float8_e4m3fn", "fp8_e5m2": "float8_e5m2"}
+"""What the user says and how many bits of it the cache keeps: 8 a value, with one scale for the keys of a layer and one
+for its values, from the checkpoint or 1."""
+
+
+def _cache_dtype(args: EngineArgs, kinds: list[KVKind], room: Room, chosen: Choices) -> str:
+    said = args.kv_cache_dtype
+    if said in ("auto", room.dtype):
+        return room.dtype
+    if said not in _SMALL:
+        raise RefusedError(
+            f"kv_cache_dtype {said!r} is not supported with dtype {room.dtype}; auto stores keys and values as "
+            f"{room.dtype}, fp8 in half of a 16-bit type's bytes.",
+            field="kv_cache_dtype",
+            value=said,
+        )
+    if room.device.kind == "cpu":
+        chosen.note(
+            "kv_cache_dtype", _SMALL[said], "right on a CPU but slow: its attention kernels read 16 and 32 bits"
+        )
+    elif not room.device.fp8:
+        raise RefusedError(
+            f"kv_cache_dtype {said!r} needs a GPU with 8-bit floating-point numbers (compute capability 8.9 or "
+            f"later); {room.device.name} has none.",
+            field="kv_cache_dtype",
+            value=said,
+        )
+    elif not all(_even_heads(kind) for kind in kinds):
+        # why: with other sizes a kernel that Triton 3.6 makes of ours reads wrong memory (docs/log.md, 2026-11-21)
+        raise RefusedError(
+            f"kv_cache_dtype {said!r} needs keys and values of one size, of at least 64 a head, on a GPU; this network "
+            f"has others. Leave it at auto.",
+            field="kv_cache_dtype",
+            value=said,
+        )
+    return _SMALL[said]
+
+
+def _even_heads(kind: KVKind) -> bool:
+    return isinstance(kind, FullKV | SlidingKV) and kind.head_dim == kind.v_head_dim >= 64
 
 
 def _check_block_size(size: int, device: DeviceFacts) -> None:

@@ -31,17 +31,24 @@ def kernels_for(network: Network, plan: WorkerPlan, kv_plan: KVPlan) -> Kernels:
         sizes = {b.mixer.heads.dim for b in network.blocks}
     else:
         sizes = {d for a in network.calls for d in (a.dim, a.v_dim)}
-    return choose_kernels(plan, sizes | {g.block_size for g in kv_plan.groups})
+    is_small = dtype_of(kv_plan.dtype).itemsize == 1
+    return choose_kernels(plan, sizes | {g.block_size for g in kv_plan.groups}, is_small)
 
 
-def choose_kernels(plan: WorkerPlan, sizes: Iterable[int] = ()) -> Kernels:
-    """As `kernels_for`; `sizes` are those of the network that kernels cut into vectors: heads and cache blocks."""
+def choose_kernels(plan: WorkerPlan, sizes: Iterable[int] = (), small_cache: bool = False) -> Kernels:
+    """As `kernels_for`; `sizes` are those of the network that kernels cut into vectors: heads and cache blocks.
+
+    `small_cache`: it keeps 8 bits a value.
+    """
     device = torch.device(plan.device)
     platform = platform_of(device)
     capability = platform.capability(device.index or 0)
     target = Target(device.type, dtype_of(plan.dtype), plan.deterministic, plan.quantization, capability)
     wanted = dict(plan.kernels)
-    if plan.deterministic and not wanted and any(size % 16 for size in sizes):
+    if device.type == "cpu" and small_cache and not wanted:
+        # why: the compiled kernel reads no 8 bits, and must not seem to run where steps are recorded
+        wanted["attention"] = "tiled" if plan.deterministic else "reference"
+    elif plan.deterministic and not wanted and any(size % 16 for size in sizes):
         # why: kernels for whole vectors hand such shapes to the reference, which is not deterministic
         wanted["attention"] = "tiled"
     return select(target, wanted, platform.kernel_folders())

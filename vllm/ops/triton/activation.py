@@ -8,17 +8,13 @@ from vllm.ops.activation import activate_mul
 from vllm.ops.table import Target
 from vllm.ops.triton.chain import CHAINED, follow
 
-_KINDS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4}
+KINDS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4}
 _BLOCK = 1024
 
 
 @triton.jit
-def _activate_mul(x, out, x_stride, I: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr):  # noqa: E741
-    row = tl.program_id(0).to(tl.int64)
-    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    follow()
-    gate = tl.load(x + row * x_stride + i, i < I, 0.0).to(tl.float32)
-    up = tl.load(x + row * x_stride + I + i, i < I, 0.0).to(tl.float32)
+def gated(gate, up, KIND: tl.constexpr):
+    """act(gate) * up in float32."""
     if KIND == 0:
         gate = gate / (1.0 + tl.exp(-gate))
     elif KIND == 1:
@@ -30,7 +26,17 @@ def _activate_mul(x, out, x_stride, I: tl.constexpr, KIND: tl.constexpr, BLOCK: 
         gate = tl.maximum(gate, 0.0)
     else:
         gate = tl.maximum(gate, 0.0) * tl.maximum(gate, 0.0)
-    tl.store(out + row * I + i, (gate * up).to(out.dtype.element_ty), i < I)
+    return gate * up
+
+
+@triton.jit
+def _activate_mul(x, out, x_stride, I: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr):  # noqa: E741
+    row = tl.program_id(0).to(tl.int64)
+    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    follow()
+    gate = tl.load(x + row * x_stride + i, i < I, 0.0).to(tl.float32)
+    up = tl.load(x + row * x_stride + I + i, i < I, 0.0).to(tl.float32)
+    tl.store(out + row * I + i, gated(gate, up, KIND).to(out.dtype.element_ty), i < I)
 
 
 def _on_gpu(target: Target) -> bool:
@@ -43,5 +49,5 @@ def activate_mul_triton(x_TJ: torch.Tensor, act: str) -> torch.Tensor:
     rows, half = x_TJ.shape[0], x_TJ.shape[1] // 2
     out = torch.empty((rows, half), dtype=x_TJ.dtype, device=x_TJ.device)
     grid = (rows, triton.cdiv(half, _BLOCK))
-    _activate_mul[grid](x_TJ, out, x_TJ.stride(0), half, _KINDS[act], _BLOCK, num_warps=4, **CHAINED)
+    _activate_mul[grid](x_TJ, out, x_TJ.stride(0), half, KINDS[act], _BLOCK, num_warps=4, **CHAINED)
     return out

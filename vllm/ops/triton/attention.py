@@ -8,6 +8,7 @@ One tile of keys is a block of P tokens, or a part of TP of them where a whole o
 a block table entry is one address. Layout of a block: | K: [K, P, D] | V: [K, P, N] |. Sequences of one token that
 lead a step are read as decodes, the rest as prompts. Work is found on the device from query_start and seq_lens: nothing
 here depends on host values but the number of sequences of either kind, so one CUDA graph serves every mix of lengths.
+A cache in 8 bits is read as float16 (every e4m3 and e5m2 value is one) and multiplied in it, scales left to the ends.
 Online softmax in float32 as in Dao, FlashAttention-2 (2023); split reading as in Flash-Decoding (2023).
 """
 
@@ -21,6 +22,7 @@ from vllm.ops.attention import AttentionShape, attention
 from vllm.ops.batch import Batch, GroupBatch
 from vllm.ops.table import Target
 from vllm.ops.triton.chain import CHAINED, follow
+from vllm.ops.triton.round import round_e4m3
 
 _LOG2E = 1.4426950408889634
 _MIN_ROWS = 16
@@ -48,8 +50,27 @@ def layout(slab: torch.Tensor, dtype: torch.dtype, block_size: int, shape: Atten
 
 
 @triton.jit
-def _write(k, v, cache, slots, k_stride, v_stride, block_stride, KV: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
-           DP: tl.constexpr, NP: tl.constexpr, P: tl.constexpr):  # fmt: skip
+def narrow(x, scale, kept: tl.constexpr, MOST: tl.constexpr):
+    """x as the cache keeps it; MOST is the largest value of an 8-bit type, 0 for others."""
+    if MOST:
+        x = tl.minimum(tl.maximum(tl.div_rn(x.to(tl.float32), scale), -MOST), MOST)
+        if kept == tl.float8e4nv:
+            x = round_e4m3(x)
+        x = x.to(kept)
+    return x
+
+
+@triton.jit
+def widen(x, like: tl.constexpr):
+    """What was read, in the type that products are taken in."""
+    if x.dtype.primitive_bitwidth == 8:
+        x = x.to(like)
+    return x
+
+
+@triton.jit
+def _write(k, v, cache, slots, k_stride, v_stride, block_stride, k_scale, v_scale, KV: tl.constexpr, D: tl.constexpr,
+           N: tl.constexpr, DP: tl.constexpr, NP: tl.constexpr, P: tl.constexpr, MOST: tl.constexpr):  # fmt: skip
     token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     follow()
     slot = tl.load(slots + token)
@@ -57,8 +78,9 @@ def _write(k, v, cache, slots, k_stride, v_stride, block_stride, KV: tl.constexp
     base = cache + block * block_stride
     d, n = tl.arange(0, DP), tl.arange(0, NP)
     key = tl.load(k + token * k_stride + head * D + d, d < D)
-    tl.store(base + (head * P + offset) * D + d, key, d < D)
+    tl.store(base + (head * P + offset) * D + d, narrow(key, k_scale, cache.dtype.element_ty, MOST), d < D)
     value = tl.load(v + token * v_stride + head * N + n, n < N)
+    value = narrow(value, v_scale, cache.dtype.element_ty, MOST)
     tl.store(base + KV * P * D + (head * P + offset) * N + n, value, n < N)
 
 
@@ -70,6 +92,14 @@ def _scores(q, k, scale, softcap, SOFTCAP: tl.constexpr):
         e = tl.exp2(s * (scale * 2.0 * 1.4426950408889634 / softcap))
         return softcap * 1.4426950408889634 * (1.0 - 2.0 / (e + 1.0))
     return s * (scale * 1.4426950408889634)
+
+
+@triton.jit
+def query_for(query, kept: tl.constexpr):
+    """Queries in the type that products with a cache of `kept` are taken in."""
+    if kept.primitive_bitwidth == 8 and query.dtype.primitive_bitwidth == 16:
+        query = tl.minimum(tl.maximum(query.to(tl.float32), -65504.0), 65504.0).to(tl.float16)
+    return query
 
 
 @triton.jit(do_not_specialize=["table_stride"])
@@ -90,6 +120,7 @@ def _decode(q, cache, table, seq_lens, part, maxes, sums, q_stride, table_stride
     query = tl.load(
         q + seq * q_stride + (head * G + rows[:, None]) * D + d[None, :], real[:, None] & (d[None, :] < D), 0.0
     )
+    query = query_for(query, cache.dtype.element_ty)
     top = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     acc = tl.zeros((ROWS, NP), tl.float32)
@@ -97,10 +128,11 @@ def _decode(q, cache, table, seq_lens, part, maxes, sums, q_stride, table_stride
         base = cache + tl.load(table + seq * table_stride + t * TP // P).to(tl.int64) * block_stride
         at = t * TP + p
         slot = head * P + t * TP % P + p
-        k = tl.load(base + slot[None, :] * D + d[:, None], d[:, None] < D, 0.0)
+        k = widen(tl.load(base + slot[None, :] * D + d[:, None], d[:, None] < D, 0.0), query.dtype)
         seen = (at < seq_len) & (at >= lowest)
         # why: a slot that was never written may hold NaN, and 0 * NaN is NaN
         v = tl.load(base + KV * P * D + slot[:, None] * N + n[None, :], seen[:, None] & (n[None, :] < N), 0.0)
+        v = widen(v, query.dtype)
         s = tl.where(seen[None, :], _scores(query, k, scale, softcap, SOFTCAP), float("-inf"))
         new = tl.maximum(top, tl.max(s, 1))
         safe = tl.where(new == float("-inf"), 0.0, new)
@@ -116,7 +148,7 @@ def _decode(q, cache, table, seq_lens, part, maxes, sums, q_stride, table_stride
 
 
 @triton.jit
-def _join(part, maxes, sums, sinks, out, G: tl.constexpr, KV: tl.constexpr, N: tl.constexpr, NP: tl.constexpr,
+def _join(part, maxes, sums, sinks, out, v_scale, G: tl.constexpr, KV: tl.constexpr, N: tl.constexpr, NP: tl.constexpr,
           SPLITS: tl.constexpr, SP: tl.constexpr, SINKS: tl.constexpr):  # fmt: skip
     seq, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     kv, g = head // G, head % G
@@ -135,7 +167,7 @@ def _join(part, maxes, sums, sinks, out, G: tl.constexpr, KV: tl.constexpr, N: t
     if SINKS:
         total += tl.exp2(sink - safe)
     acc = tl.load(part + at[:, None] * N + n[None, :], there[:, None] & (n[None, :] < N), 0.0)
-    y = tl.sum(acc * weight[:, None], 0) / tl.maximum(total, 1e-30)
+    y = tl.sum(acc * weight[:, None], 0) / tl.maximum(total, 1e-30) * v_scale
     tl.store(out + (seq * KV * G + head) * N + n, y.to(out.dtype.element_ty), n < N)
 
 
@@ -152,6 +184,7 @@ def _read(query, top, total, acc, cache, line, begin, end, position, seq_len, he
             k = tl.load(base + slot[None, :] * D + d[:, None])
         else:
             k = tl.load(base + slot[None, :] * D + d[:, None], d[:, None] < D, 0.0)
+        k = widen(k, query.dtype)
         s = _scores(query, k, scale, softcap, SOFTCAP)
         values = base + KV * P * D + slot[:, None] * N + n[None, :]
         if MASK:
@@ -168,6 +201,7 @@ def _read(query, top, total, acc, cache, line, begin, end, position, seq_len, he
             new = tl.maximum(top, tl.max(s, 1))
             safe = new
             v = tl.load(values) if N == NP else tl.load(values, n[None, :] < N, 0.0)
+        v = widen(v, query.dtype)
         weight = tl.exp2(s - safe[:, None])
         shrink = tl.exp2(top - safe)
         total = total * shrink + tl.sum(weight, 1)
@@ -178,8 +212,8 @@ def _read(query, top, total, acc, cache, line, begin, end, position, seq_len, he
 
 @triton.jit(do_not_specialize=["num_seqs", "before", "table_stride"])
 def _prefill(q, cache, table, query_start, seq_lens, sinks, out, num_seqs, before, q_stride, table_stride, block_stride,
-             scale, softcap, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, BQ: tl.constexpr, D: tl.constexpr,
-             N: tl.constexpr, DP: tl.constexpr, NP: tl.constexpr, P: tl.constexpr, TP: tl.constexpr,
+             scale, softcap, v_scale, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, BQ: tl.constexpr,
+             D: tl.constexpr, N: tl.constexpr, DP: tl.constexpr, NP: tl.constexpr, P: tl.constexpr, TP: tl.constexpr,
              WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, SINKS: tl.constexpr):  # fmt: skip
     # why: the longest causal tiles come last in a sequence; starting with them leaves no long tail
     tile, head = tl.num_programs(0) - 1 - tl.program_id(0), tl.program_id(1)
@@ -208,6 +242,7 @@ def _prefill(q, cache, table, query_start, seq_lens, sinks, out, num_seqs, befor
     query = tl.load(
         q + where[:, None] * q_stride + (head * G + g[:, None]) * D + d[None, :], real[:, None] & (d[None, :] < D), 0.0
     )
+    query = query_for(query, cache.dtype.element_ty)
     position = context + token
     last_token = tl.minimum(first_query + BQ, query_len) - 1
     end = (context + last_token) // TP + 1
@@ -239,7 +274,7 @@ def _prefill(q, cache, table, query_start, seq_lens, sinks, out, num_seqs, befor
         shrink = tl.exp2(top - best)
         acc = acc * shrink[:, None]
         total = total * shrink + tl.exp2(sink - best)
-    y = acc / tl.maximum(total, 1e-30)[:, None]
+    y = acc / tl.maximum(total, 1e-30)[:, None] * v_scale
     row = where[:, None] * (KV * G) + head * G + g[:, None]
     tl.store(out + row * N + n[None, :], y.to(out.dtype.element_ty), real[:, None] & (n[None, :] < N))
 
@@ -263,7 +298,11 @@ def attention_triton(
     sizes = _Sizes(shape, group.block_size, q_THD.dtype.itemsize)
     tokens = q_THD.shape[0]
     strides = (k_TKD.stride(0), v_TKN.stride(0), cache.flat.stride(0))
-    _write[(tokens, sizes.kv)](k_TKD, v_TKN, cache.flat, group.slot_mapping, *strides, *sizes.write(), **CHAINED)
+    most = int(torch.finfo(cache.flat.dtype).max) if cache.flat.dtype.itemsize == 1 else 0
+    _write[(tokens, sizes.kv)](
+        k_TKD, v_TKN, cache.flat, group.slot_mapping, *strides, shape.k_scale, shape.v_scale, *sizes.write(), most,
+        **CHAINED,
+    )  # fmt: skip
     out = q_THD.new_empty(tokens, shape.heads, shape.v_dim)
     call = _Call(cache, batch, group, shape, sizes, sinks_H)
     decodes = _leading_decodes(batch)
@@ -327,12 +366,12 @@ def _run_decode(q: torch.Tensor, c: _Call, out: torch.Tensor) -> None:
     rows = max(_MIN_ROWS, triton.next_power_of_2(z.g))
     _decode[(seqs, z.kv, splits)](
         q, flat, table, c.batch.seq_lens, parts, maxes, sums, q.stride(0), table.stride(0), flat.stride(0),
-        shape.scale, shape.softcap or 0.0, z.kv, z.g, rows, z.d, z.n, z.dp, z.np, z.p, z.tp, splits,
+        shape.scale * shape.k_scale, shape.softcap or 0.0, z.kv, z.g, rows, z.d, z.n, z.dp, z.np, z.p, z.tp, splits,
         shape.window or 0, shape.softcap is not None, num_warps=4, num_stages=z.stages(rows, 3), **CHAINED,
     )  # fmt: skip
     _join[(seqs, shape.heads)](
-        parts, maxes, sums, c.sinks if c.sinks is not None else maxes, out, z.g, z.kv, z.n, z.np, splits, splits,
-        c.sinks is not None, num_warps=2, **CHAINED,
+        parts, maxes, sums, c.sinks if c.sinks is not None else maxes, out, shape.v_scale, z.g, z.kv, z.n, z.np, splits,
+        splits, c.sinks is not None, num_warps=2, **CHAINED,
     )  # fmt: skip
 
 
@@ -346,8 +385,8 @@ def _run_prefill(q: torch.Tensor, c: _Call, first: int, out: torch.Tensor) -> No
     table = c.group.block_table
     _prefill[(q.shape[0] // per_tile + seqs, z.kv)](
         q, flat, table, batch.query_start, batch.seq_lens, c.sinks if c.sinks is not None else q, out,
-        seqs, first, q.stride(0), table.stride(0), flat.stride(0), shape.scale, shape.softcap or 0.0, z.kv, z.g, padded,
-        per_tile, z.d, z.n, z.dp, z.np, z.p, z.tp, shape.window or 0, shape.softcap is not None, c.sinks is not None,
-        num_warps=8 if per_tile * padded >= 128 else 4, num_stages=z.stages(per_tile * padded, 3),
-        **CHAINED,
+        seqs, first, q.stride(0), table.stride(0), flat.stride(0), shape.scale * shape.k_scale, shape.softcap or 0.0,
+        shape.v_scale, z.kv, z.g, padded, per_tile, z.d, z.n, z.dp, z.np, z.p, z.tp, shape.window or 0,
+        shape.softcap is not None, c.sinks is not None, num_warps=8 if per_tile * padded >= 128 else 4,
+        num_stages=z.stages(per_tile * padded, 3), **CHAINED,
     )  # fmt: skip
