@@ -51,6 +51,10 @@ def check_order(events):
     assert open_call is None
 
 
+def starts_thinking(form):
+    return form.reasoning is not None and form.reasoning.is_open
+
+
 def test_every_format_has_examples():
     assert set(EXAMPLES) == set(catalogue.names())
 
@@ -59,7 +63,7 @@ def test_every_format_has_examples():
 def test_examples(name):
     form = named(name)
     for text, reasoning, content, calls in EXAMPLES[name]:
-        answer = parse(form, text, TOOL_LIST, new_id=new_id)
+        answer = parse(form, text, TOOL_LIST, starts_thinking(form), new_id)
         got = [(call.name, json.loads(call.arguments)) for call in answer.calls]
         assert (answer.reasoning, answer.text, got) == (reasoning, content, calls), text
         assert all(call.is_whole for call in answer.calls)
@@ -109,8 +113,8 @@ def test_calls_stay_text_where_there_are_no_tools(name):
     for text, reasoning, _, calls in EXAMPLES[name]:
         if "<think>So" in text:
             continue  # a call that ends a thought is a thought when calls are not read
-        answer = parse(form, text, None, new_id=new_id)
+        answer = parse(form, text, None, starts_thinking(form), new_id)
         assert answer.calls == []
         if form.main is None:
             assert answer.reasoning == reasoning
-            assert not calls or any(name in answer.text for name, _ in calls)
+            assert not calls or any(name in answer.text for name, _ in calls), text

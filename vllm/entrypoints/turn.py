@@ -108,7 +108,9 @@ class Turn:
         span, known = format.reasoning, tokenizer.token_to_id
         begins = ids(known, () if span is None else (span.begin, *span.begins))
         ends = ids(known, () if span is None else (span.end, *span.ends))
-        reads = format if rules.choice != "none" else Format(format.reasoning, main=format.main)
+        reads = (
+            format if rules.choice != "none" or format.main is not None else Format(format.reasoning, main=format.main)
+        )
         shown = ids(known, reads.markers) & tokenizer.skipped_ids
         return cls(format, rules, is_thinking(format, prompt), (begins, ends), shown)
 

@@ -76,7 +76,9 @@ def _call(grammar: Grammar, shape: Shape, tool: Tool, is_bound: bool, skip: int 
     if "properties" in schema:
         schema = {"additionalProperties": False, **schema}
     body = grammar.json({"type": "object", **schema}) if shape.arguments == "json" else _each(grammar, shape, schema)
-    return grammar.rule(f"{grammar.lit(head)} {body} {grammar.lit(shape.tail)}")
+    before, index, behind = head.partition("{index}")
+    opening = f"{grammar.lit(before)} /[0-9]/ {grammar.lit(behind)}" if index else grammar.lit(head)
+    return grammar.rule(f"{opening} {body} {grammar.lit(shape.tail)}")
 
 
 def _each(grammar: Grammar, shape: Shape, schema: Mapping[str, Any]) -> str:
@@ -106,8 +108,9 @@ def _separated(grammar: Grammar, items: list[tuple[str, bool]], between: str) ->
 
 
 def _argument(grammar: Grammar, shape: Shape, name: str, schema: Any, shared: Mapping[str, Any]) -> str:
-    before, _, behind = shape.arguments.replace("{name}", name).partition("{value}")
     kind = schema.get("type") if isinstance(schema, Mapping) else None
+    said = shape.arguments.replace("{is_string}", "true" if kind == "string" else "false")
+    before, _, behind = said.replace("{name}", name).partition("{value}")
     if shape.raw_strings and kind == "string" and "enum" in schema:
         value = grammar.rule(" | ".join(grammar.lit(str(one)) for one in schema["enum"]))
     elif shape.raw_strings and kind == "string":

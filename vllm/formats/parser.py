@@ -110,7 +110,7 @@ class Parser:
             self.text(space)
             break
         if calls is not None and not calls.begins:
-            yield from calls.read(self, "")
+            yield from self._calls("")
         while found := (yield from source.until(calls.begins if calls is not None else (), self.text)):
             assert calls is not None
             yield from self._calls(found)
@@ -142,12 +142,17 @@ class Parser:
 
     def think(self, text: str) -> None:
         """A piece of reasoning."""
+        if self._in_text:
+            self.part()
+            self._in_text = False
         shown = self._spaced(text)
         if shown:
             self._events.append(ReasoningDelta(shown))
 
     def text(self, text: str) -> None:
         """A piece of text."""
+        if self._in_call and text.strip():
+            self.end(is_whole=False)
         shown = self._spaced(text)
         if shown:
             if self._has_text and not self._in_text:
@@ -174,6 +179,15 @@ class Parser:
         if self._in_call:
             self._in_call = False
             self._events.append(CallEnd(self._num_calls - 1, is_whole))
+
+    @property
+    def reads_calls(self) -> bool:
+        """Calls are read, and not left as text."""
+        return self._reads_calls
+
+    def part(self) -> None:
+        """What comes next is apart from what came: white space between them is left out."""
+        self._held, self._trims = "", True
 
     def knows(self, name: str) -> bool:
         """Whether the request has a tool of this name."""
