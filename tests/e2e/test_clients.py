@@ -418,3 +418,65 @@ def test_ollama_tells_of_the_model(llama: ollama.Client, server: Running):
         assert told.value.status_code == 400
     body = {"model": "tiny", "messages": MESSAGES, "stream": False, "options": {"num_gpu": 1}, "keep_alive": 5}
     assert server.ask("POST", "/api/chat", body)[2]["x-ignored-fields"] == "options.num_gpu"
+
+
+# -- schemas and tools that must be called, in every family ------------------------------------------------------------
+
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"type": "integer", "maximum": 99, "minimum": 0}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+WANTED = "Tell me of a person."
+
+
+def test_a_schema_holds_in_every_family(client, claude, llama):
+    schema = {"name": "person", "schema": PERSON, "strict": True}
+    chat = {"model": "tiny", "messages": [{"role": "user", "content": WANTED}], "temperature": 0}
+    form = {"type": "json_schema", "json_schema": schema}
+    answers = [client.chat.completions.create(**chat, response_format=form).choices[0].message.content]
+    pieces = client.chat.completions.create(**chat, response_format=form, stream=True)
+    answers.append("".join(piece.choices[0].delta.content or "" for piece in pieces))
+
+    asked = {"model": "tiny", "input": WANTED, "text": {"format": {"type": "json_schema", **schema}}, "temperature": 0}
+    answers.append(client.responses.create(**asked).output_text)
+    pieces = client.responses.create(**asked, stream=True)
+    answers.append("".join(event.delta for event in pieces if event.type == "response.output_text.delta"))
+
+    output = {"output_config": {"format": {"type": "json_schema", "schema": PERSON}}, "temperature": 0}
+    asked = {"model": "tiny", "max_tokens": 200, "messages": chat["messages"], "extra_body": output}
+    answers.append(claude.messages.create(**asked).content[0].text)
+    with claude.messages.stream(**asked) as stream:
+        answers.append("".join(stream.text_stream))
+
+    asked = {"model": "tiny", "messages": chat["messages"], "format": PERSON, "options": {"temperature": 0}}
+    answers.append(llama.chat(**asked).message.content)
+    answers.append("".join(line.message.content for line in llama.chat(**asked, stream=True)))
+    answers.append(llama.generate("tiny", WANTED, format=PERSON, options={"temperature": 0}).response)
+    raw = llama.generate("tiny", "A person: ", raw=True, format=PERSON, options={"temperature": 0, "num_predict": 99})
+    for answer in (*answers, raw.response):
+        person = json.loads(answer)
+        assert set(person) == {"name", "age"} and 0 <= person["age"] <= 99
+    assert len(set(answers)) == 1
+
+
+def test_a_tool_that_must_be_called_is_in_every_family(client, claude):
+    question, tools = [{"role": "user", "content": QUESTION}], [{"type": "function", "function": FUNCTION}]
+    chat = {"model": "tiny", "messages": question, "tools": tools, "temperature": 0}
+    for choice in ("required", {"type": "function", "function": {"name": "get_weather"}}):
+        [call] = client.chat.completions.create(**chat, tool_choice=choice).choices[0].message.tool_calls
+        assert call.function.name == "get_weather" and "city" in json.loads(call.function.arguments)
+    asked = {"model": "tiny", "input": QUESTION, "tools": [{"type": "function", **FUNCTION}], "temperature": 0}
+    for choice in ("required", {"type": "function", "name": "get_weather"}):
+        [call] = client.responses.create(**asked, tool_choice=choice).output
+        assert call.type == "function_call" and "city" in json.loads(call.arguments)
+    for choice in ({"type": "any"}, {"type": "tool", "name": "get_weather"}):
+        made = claude.messages.create(
+            model="tiny", max_tokens=200, messages=question, tools=[TOOL], tool_choice=choice, **GREEDY
+        )
+        assert made.stop_reason == "tool_use" and "city" in made.content[0].input
+    none = claude.messages.create(
+        model="tiny", max_tokens=50, messages=question, tools=[TOOL], tool_choice={"type": "none"}, **GREEDY
+    )
+    assert [block.type for block in none.content] == ["text"]

@@ -96,11 +96,13 @@ class ResponsesRequest(InputRequest):
     logit_bias: dict[str, float] | None = None
     priority: int = Field(0, ge=-(2**31), le=2**31)
     cache_salt: str | None = Field(None, min_length=1, max_length=1024)
+    structured_outputs: dict[str, Any] | None = None
     include_reasoning: bool = True
 
 
 SAME = (
     *("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed"),
     *("stop", "stop_token_ids", "ignore_eos", "min_tokens", "logit_bias", "priority", "cache_salt", "user"),
+    "structured_outputs",
 )
 """Fields that mean the same as in a chat request."""
