@@ -86,10 +86,11 @@ def wait_for(condition: Any, seconds: float, what: str) -> None:
 
 
 @contextmanager
-def serving(folder: Path, *flags: str) -> Iterator[Running]:
+def serving(folder: Path, *flags: str, keys: tuple[str, ...] = (KEY,)) -> Iterator[Running]:
     """Start a server on a free port, wait until it is ready, end it with SIGTERM."""
     log = folder / "server.log"
-    words = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", "--port", "0", "--api-key", KEY, *flags]
+    words = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", "--port", "0", *flags]
+    words += [*(["--api-key", *keys] if keys else [])]
     with log.open("w") as out:
         process = subprocess.Popen(words, stderr=out, stdout=out, env={**os.environ, "OMP_NUM_THREADS": "1"})
     try:
