@@ -11,6 +11,16 @@ from vllm.ops.attention import attention
 from vllm.ops.attention import layout as reference_layout
 from vllm.ops.triton.attention import attention_triton, layout
 
+LARGE = (
+    (64, (32, 8, 128, 128), (300, 1, 77, 1100), (0, 5, 1000, 100), None, None, False),
+    (64, (32, 4, 128, 128), (128, 129, 313), (0, 63, 1500), 700, None, True),
+    (16, (28, 4, 128, 128), (257,), (31,), None, 30.0, True),
+    (32, (8, 8, 64, 64), (500, 3), (17, 250), None, None, False),
+    (128, (16, 2, 256, 256), (300, 20), (100, 0), 256, 50.0, False),
+    (64, (64, 1, 128, 128), (70,), (200,), None, None, False),
+    (64, (40, 8, 128, 128), (5,), (1999,), None, None, True),
+    (64, (4, 2, 64, 64), (2, 2, 2, 130), (0, 64, 200, 0), 3, None, False),
+)
 pytestmark = [pytest.mark.gpu_too, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
@@ -32,7 +42,7 @@ def moved(batch, group):
     return batch, group
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c[0] >= 16], ids=str)
+@pytest.mark.parametrize("case", [c for c in CASES if c[0] >= 16] + (list(LARGE) if DEVICE == "cuda" else []), ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_agrees_with_the_reference(case, dtype):
     torch.manual_seed(0)
@@ -83,3 +93,12 @@ def test_a_cache_in_eight_bits(case, kept):
         got = attention_triton(*(x.to(DEVICE) for x in qkv), p.cache, b, g, p.shape, sinks).cpu()
     error = (got.double() - want.double()).abs().max() / want.double().abs().max()
     assert error <= (attention.tol.of(dtype) if DEVICE == "cuda" else 1e-5), f"{error:.2e}"
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+def test_hopper_has_its_own_kernel():
+    if torch.cuda.get_device_capability()[0] != 9:
+        pytest.skip("no Hopper")
+    from vllm.ops.triton.attention import _hopper
+
+    assert _hopper() is not None

@@ -12,6 +12,8 @@ from vllm.ops.triton.heads import split_heads_triton
 from vllm.ops.triton.norm import add_rms_norm_triton, rms_norm_triton
 
 pytestmark = [pytest.mark.gpu_too, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+MANY = (260, heads.HeadsShape(3, 1, 32, 1e-6, 0.9), True, 32)
+"""Enough tokens for the kernel that works by halves."""
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
@@ -46,7 +48,7 @@ def test_activations(case, dtype):
 
 
 @dtypes
-@pytest.mark.parametrize("case", heads.CASES, ids=str)
+@pytest.mark.parametrize("case", [*heads.CASES, MANY], ids=str)
 def test_heads(case, dtype):
     torch.manual_seed(0)
     tokens, s, norms, turned = case

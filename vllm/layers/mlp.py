@@ -3,7 +3,7 @@
 import torch
 
 from vllm.layers.context import Context
-from vllm.layers.linear import Linear, column, row
+from vllm.layers.linear import column, row
 from vllm.ops.quantize import Quantized
 from vllm.parts.ffn import MLP, MoE
 
@@ -36,14 +36,13 @@ class MoELayer:
 
     def __init__(self, c: Context, part: MoE, name: str) -> None:
         self._part, self._axis, self._ops = part, c.mesh.tp, c.ops
-        # why: the router is small and its small differences decide; float32 on every platform
-        self._router = Linear(c, c.take(f"{name}.router.weight").float(), exact=True)
+        self._router = c.ops.helper("choose", "pack")(c.take(f"{name}.router.weight"))
         self._up, self._down = c.take(f"{name}.experts.gate_up"), c.take(f"{name}.experts.down")
         self._shared = MLPLayer(c, part.shared, f"{name}.shared") if part.shared else None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         part = self._part
-        weights, experts = self._ops.route(self._router(x.float()), part.top_k, part.renormalize)
+        weights, experts = self._ops.choose(x, self._router, part.top_k, part.renormalize)
         y = self._ops.experts(x, weights, experts, self._up, self._down, part.expert.act)
         y = self._axis.all_reduce(y)
         return y if self._shared is None else y + self._shared(x)

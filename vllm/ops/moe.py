@@ -22,6 +22,20 @@ def route(logits_TX: torch.Tensor, top_k: int, renormalize: bool) -> tuple[torch
     return weights, experts
 
 
+def _pack(router_XE: torch.Tensor) -> object:
+    return router_XE.float()
+
+
+@op(tol=Tol(f32=1e-5, bf16=1e-5, f16=1e-5), cases=CASES, pack=_pack)
+def choose(x_TE: torch.Tensor, packed: object, top_k: int, renormalize: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """`route` of the router's product, in float32 whatever x is: small differences of it decide.
+
+    `packed` is what this kernel's `pack(router_XE)` returned. Experts are int32 or int64.
+    """
+    assert isinstance(packed, torch.Tensor)
+    return route(F.linear(x_TE.float(), packed), top_k, renormalize)
+
+
 @op(tol=Tol(f32=1e-5, bf16=2e-2, f16=3e-3), cases=CASES)
 def experts(
     x_TE: torch.Tensor,

@@ -14,7 +14,7 @@ from vllm.ops.attention import AttentionShape, Cache, attention, raw, write_kv
 from vllm.ops.batch import Batch, GroupBatch
 from vllm.ops.linear import linear
 from vllm.ops.linear_fp8 import Fp8Weight, linear_fp8, linear_fp8_block, restore_weight
-from vllm.ops.moe import experts
+from vllm.ops.moe import choose, experts, route
 from vllm.ops.quantize import Intake, Quantized, activate_mul_quantize, quantize, restore
 from vllm.ops.softcap import softcap
 from vllm.ops.table import Target
@@ -80,6 +80,15 @@ def activate_mul_tiled(x_TJ: torch.Tensor, act: str) -> torch.Tensor:
 def softcap_tiled(x_NV: torch.Tensor, cap: float) -> torch.Tensor:
     """As the reference."""
     return torch.cat([softcap(row, cap) for row in x_NV.split(1)])
+
+
+@choose.kernel("tiled", when=_when, rank=_RANK)
+def choose_tiled(
+    x_TE: torch.Tensor, packed: object, top_k: int, renormalize: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As the reference."""
+    assert isinstance(packed, torch.Tensor)
+    return route(_product(x_TE.float(), packed), top_k, renormalize)
 
 
 @experts.kernel("tiled", when=_when, rank=_RANK)

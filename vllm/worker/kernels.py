@@ -67,7 +67,7 @@ def used_ops(network: Network, plan: WorkerPlan, ops: Kernels) -> set[str]:
         used |= {"layer_norm" if norm.kind == "layer" else "rms_norm" for norm in norms if norm is not None}
         ffns: tuple[MLP | None, ...] = (block.ffn,) if isinstance(block.ffn, MLP) else (block.ffn.shared,)
         used |= {"activate_mul" if ffn.gated else "activate" for ffn in ffns if ffn is not None}
-        used |= {"route", "experts"} if isinstance(block.ffn, MoE) else set()
+        used |= {"choose", "experts"} if isinstance(block.ffn, MoE) else set()
     if "rms_norm" in used:
         used.add("add_rms_norm")
     if network.head.softcap is not None:

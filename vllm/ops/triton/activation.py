@@ -14,7 +14,7 @@ _BLOCK = 1024
 
 @triton.jit
 def gated(gate, up, KIND: tl.constexpr):
-    """act(gate) * up in float32."""
+    """act(gate) * up of float32 values; `KINDS` numbers the activations."""
     if KIND == 0:
         gate = gate / (1.0 + tl.exp(-gate))
     elif KIND == 1:

@@ -2,7 +2,7 @@
 
     decode   grid (sequence, kv head, split): each program reads its share of the blocks with all query heads of the
              group as rows of one product; a second kernel joins the shares
-    other n  grid (tile of queries, kv head): rows are query tokens x heads of the group
+    other n  `prefill.py`, on Hopper `prefill_hopper.py`: rows are query tokens x heads of the group
 
 One tile of keys is a block of P tokens, or a part of TP of them where a whole one would not fit into shared memory, so
 a block table entry is one address. Layout of a block: | K: [K, P, D] | V: [K, P, N] |. Sequences of one token that
@@ -12,7 +12,13 @@ A cache in 8 bits is read as float16 (every e4m3 and e5m2 value is one) and mult
 Online softmax in float32 as in Dao, FlashAttention-2 (2023); split reading as in Flash-Decoding (2023).
 """
 
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 import triton
@@ -21,10 +27,13 @@ import triton.language as tl
 from vllm.ops.attention import AttentionShape, attention
 from vllm.ops.batch import Batch, GroupBatch
 from vllm.ops.table import Target
-from vllm.ops.triton.chain import CHAINED, follow
+from vllm.ops.triton.chain import CHAINED, IS_CHAINED, follow
+from vllm.ops.triton.prefill import PrefillCall, plain_tile, prefill_plain, query_for, widen
+from vllm.ops.triton.prefill import scores as _scores
 from vllm.ops.triton.round import round_e4m3
+from vllm.util.log import get_logger
 
-_LOG2E = 1.4426950408889634
+log = get_logger(__name__)
 _MIN_ROWS = 16
 """Fewest rows of a tensor-core product."""
 _PROGRAMS = 132 * 4
@@ -60,46 +69,35 @@ def narrow(x, scale, kept: tl.constexpr, MOST: tl.constexpr):
     return x
 
 
-@triton.jit
-def widen(x, like: tl.constexpr):
-    """What was read, in the type that products are taken in."""
-    if x.dtype.primitive_bitwidth == 8:
-        x = x.to(like)
-    return x
-
-
-@triton.jit
-def _write(k, v, cache, slots, k_stride, v_stride, block_stride, k_scale, v_scale, KV: tl.constexpr, D: tl.constexpr,
-           N: tl.constexpr, DP: tl.constexpr, NP: tl.constexpr, P: tl.constexpr, MOST: tl.constexpr):  # fmt: skip
-    token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+@triton.jit(do_not_specialize=["tokens", "table_stride", "before"])
+def _write(k, v, cache, slots, query_start, seq_lens, table, tokens, k_stride, v_stride, table_stride, block_stride,
+           before, k_scale, v_scale, KV: tl.constexpr, D: tl.constexpr, N: tl.constexpr, DP: tl.constexpr,
+           NP: tl.constexpr, P: tl.constexpr, MOST: tl.constexpr, BT: tl.constexpr):  # fmt: skip
+    """Keys and values of BT tokens into their slots; programs behind those clear the last block of a sequence."""
+    tile, head = tl.program_id(0), tl.program_id(1)
+    d, n = tl.arange(0, DP)[None, :], tl.arange(0, NP)[None, :]
     follow()
-    slot = tl.load(slots + token)
-    block, offset = slot // P, slot % P
-    base = cache + block * block_stride
-    d, n = tl.arange(0, DP), tl.arange(0, NP)
-    key = tl.load(k + token * k_stride + head * D + d, d < D)
-    tl.store(base + (head * P + offset) * D + d, narrow(key, k_scale, cache.dtype.element_ty, MOST), d < D)
-    value = tl.load(v + token * v_stride + head * N + n, n < N)
-    value = narrow(value, v_scale, cache.dtype.element_ty, MOST)
-    tl.store(base + KV * P * D + (head * P + offset) * N + n, value, n < N)
-
-
-@triton.jit
-def _scores(q, k, scale, softcap, SOFTCAP: tl.constexpr):
-    """Scores of tile products, in powers of two."""
-    s = tl.dot(q, k, input_precision="ieee")
-    if SOFTCAP:
-        e = tl.exp2(s * (scale * 2.0 * 1.4426950408889634 / softcap))
-        return softcap * 1.4426950408889634 * (1.0 - 2.0 / (e + 1.0))
-    return s * (scale * 1.4426950408889634)
-
-
-@triton.jit
-def query_for(query, kept: tl.constexpr):
-    """Queries in the type that products with a cache of `kept` are taken in."""
-    if kept.primitive_bitwidth == 8 and query.dtype.primitive_bitwidth == 16:
-        query = tl.minimum(tl.maximum(query.to(tl.float32), -65504.0), 65504.0).to(tl.float16)
-    return query
+    num_tiles = (tokens + BT - 1) // BT
+    if tile < num_tiles:
+        token = (tile * BT + tl.arange(0, BT)[:, None]).to(tl.int64)
+        slot = tl.load(slots + token, token < tokens, 0)
+        block, offset = slot // P, slot % P
+        base = cache + block * block_stride
+        key = tl.load(k + token * k_stride + head * D + d, (token < tokens) & (d < D))
+        key = narrow(key, k_scale, cache.dtype.element_ty, MOST)
+        tl.store(base + (head * P + offset) * D + d, key, (token < tokens) & (d < D))
+        value = tl.load(v + token * v_stride + head * N + n, (token < tokens) & (n < N))
+        value = narrow(value, v_scale, cache.dtype.element_ty, MOST)
+        tl.store(base + KV * P * D + (head * P + offset) * N + n, value, (token < tokens) & (n < N))
+    else:
+        seq = before + tile - num_tiles
+        seq_len = tl.load(seq_lens + seq)
+        used = seq_len % P
+        if (used > 0) & (tl.load(query_start + seq + 1) > tl.load(query_start + seq)):
+            block = tl.load(table + seq.to(tl.int64) * table_stride + seq_len // P).to(tl.int64)
+            offset = tl.arange(0, P)[:, None]
+            spot = cache + block * block_stride + KV * P * D + (head * P + offset) * N + n
+            tl.store(spot, tl.zeros((P, NP), tl.float32).to(cache.dtype.element_ty), (offset >= used) & (n < N))
 
 
 @triton.jit(do_not_specialize=["table_stride"])
@@ -171,114 +169,6 @@ def _join(part, maxes, sums, sinks, out, v_scale, G: tl.constexpr, KV: tl.conste
     tl.store(out + (seq * KV * G + head) * N + n, y.to(out.dtype.element_ty), n < N)
 
 
-@triton.jit
-def _read(query, top, total, acc, cache, line, begin, end, position, seq_len, head, block_stride, scale, softcap,
-          KV: tl.constexpr, D: tl.constexpr, N: tl.constexpr, DP: tl.constexpr, NP: tl.constexpr, P: tl.constexpr,
-          TP: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, MASK: tl.constexpr):  # fmt: skip
-    """Tiles begin .. end of a sequence, for the queries of a program. `MASK`: some may not see all of their keys."""
-    d, n, p = tl.arange(0, DP), tl.arange(0, NP), tl.arange(0, TP)
-    for t in range(begin, end):
-        base = cache + tl.load(line + t * TP // P).to(tl.int64) * block_stride
-        slot = head * P + t * TP % P + p
-        if D == DP:
-            k = tl.load(base + slot[None, :] * D + d[:, None])
-        else:
-            k = tl.load(base + slot[None, :] * D + d[:, None], d[:, None] < D, 0.0)
-        k = widen(k, query.dtype)
-        s = _scores(query, k, scale, softcap, SOFTCAP)
-        values = base + KV * P * D + slot[:, None] * N + n[None, :]
-        if MASK:
-            at = t * TP + p
-            seen = at[None, :] <= position[:, None]
-            if WINDOW:
-                seen &= at[None, :] > position[:, None] - WINDOW
-            s = tl.where(seen, s, float("-inf"))
-            new = tl.maximum(top, tl.max(s, 1))
-            safe = tl.where(new == float("-inf"), 0.0, new)
-            # why: a slot that was never written may hold NaN, and 0 * NaN is NaN
-            v = tl.load(values, (at[:, None] < seq_len) & (n[None, :] < N), 0.0)
-        else:
-            new = tl.maximum(top, tl.max(s, 1))
-            safe = new
-            v = tl.load(values) if N == NP else tl.load(values, n[None, :] < N, 0.0)
-        v = widen(v, query.dtype)
-        weight = tl.exp2(s - safe[:, None])
-        shrink = tl.exp2(top - safe)
-        total = total * shrink + tl.sum(weight, 1)
-        acc = acc * shrink[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="ieee")
-        top = new
-    return top, total, acc
-
-
-@triton.jit(do_not_specialize=["num_seqs", "before", "table_stride"])
-def _prefill(q, cache, table, query_start, seq_lens, sinks, out, num_seqs, before, q_stride, table_stride, block_stride,
-             scale, softcap, v_scale, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, BQ: tl.constexpr,
-             D: tl.constexpr, N: tl.constexpr, DP: tl.constexpr, NP: tl.constexpr, P: tl.constexpr, TP: tl.constexpr,
-             WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, SINKS: tl.constexpr):  # fmt: skip
-    # why: the longest causal tiles come last in a sequence; starting with them leaves no long tail
-    tile, head = tl.num_programs(0) - 1 - tl.program_id(0), tl.program_id(1)
-    follow()
-    # why: `before` sequences of one token are read elsewhere; of the others s owns the tiles from
-    # query_start[s] // BQ + s on, an upper bound that needs no host
-    low, high = 0, num_seqs - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        if (tl.load(query_start + before + middle) - before) // BQ + middle <= tile:
-            low = middle
-        else:
-            high = middle - 1
-    seq = before + low
-    start = tl.load(query_start + seq) - before
-    query_len = tl.load(query_start + seq + 1) - before - start
-    first_query = (tile - (start // BQ + low)) * BQ
-    if first_query >= query_len:
-        return
-    seq_len = tl.load(seq_lens + seq)
-    context = seq_len - query_len
-    rows, d, n = tl.arange(0, BQ * GP), tl.arange(0, DP), tl.arange(0, NP)
-    token, g = first_query + rows // GP, rows % GP
-    real = (token < query_len) & (g < G)
-    where = (start + token).to(tl.int64)
-    query = tl.load(
-        q + where[:, None] * q_stride + (head * G + g[:, None]) * D + d[None, :], real[:, None] & (d[None, :] < D), 0.0
-    )
-    query = query_for(query, cache.dtype.element_ty)
-    position = context + token
-    last_token = tl.minimum(first_query + BQ, query_len) - 1
-    end = (context + last_token) // TP + 1
-    begin = tl.maximum(0, context + first_query - WINDOW + 1) // TP if WINDOW else 0
-    top = tl.full((BQ * GP,), float("-inf"), tl.float32)
-    total = tl.zeros((BQ * GP,), tl.float32)
-    acc = tl.zeros((BQ * GP, NP), tl.float32)
-    line = table + seq.to(tl.int64) * table_stride
-    # why: tiles that every query of this program sees whole need no masks, and most tiles are such
-    whole_from = (tl.maximum(0, context + last_token - WINDOW + 1) + TP - 1) // TP if WINDOW else 0
-    whole_from = tl.minimum(tl.maximum(whole_from, begin), end)
-    whole_to = tl.maximum(whole_from, tl.minimum(end, (context + first_query + 1) // TP))
-    if WINDOW:
-        top, total, acc = _read(
-            query, top, total, acc, cache, line, begin, whole_from, position, seq_len, head, block_stride, scale,
-            softcap, KV, D, N, DP, NP, P, TP, WINDOW, SOFTCAP, True,
-        )  # fmt: skip
-    top, total, acc = _read(
-        query, top, total, acc, cache, line, whole_from, whole_to, position, seq_len, head, block_stride, scale,
-        softcap, KV, D, N, DP, NP, P, TP, WINDOW, SOFTCAP, False,
-    )  # fmt: skip
-    top, total, acc = _read(
-        query, top, total, acc, cache, line, whole_to, end, position, seq_len, head, block_stride, scale,
-        softcap, KV, D, N, DP, NP, P, TP, WINDOW, SOFTCAP, True,
-    )  # fmt: skip
-    if SINKS:
-        sink = tl.load(sinks + head * G + g, g < G, 0.0) * 1.4426950408889634
-        best = tl.maximum(top, sink)
-        shrink = tl.exp2(top - best)
-        acc = acc * shrink[:, None]
-        total = total * shrink + tl.exp2(sink - best)
-    y = acc / tl.maximum(total, 1e-30)[:, None] * v_scale
-    row = where[:, None] * (KV * G) + head * G + g[:, None]
-    tl.store(out + row * N + n[None, :], y.to(out.dtype.element_ty), real[:, None] & (n[None, :] < N))
-
-
 def _can(target: Target) -> bool:
     return target.device == "cuda" and target.capability >= (7, 0)
 
@@ -296,21 +186,58 @@ def attention_triton(
 ) -> torch.Tensor:
     """See the op. q, k and v are contiguous inside a token; a token's stride is free."""
     sizes = _Sizes(shape, group.block_size, q_THD.dtype.itemsize)
-    tokens = q_THD.shape[0]
-    strides = (k_TKD.stride(0), v_TKN.stride(0), cache.flat.stride(0))
-    most = int(torch.finfo(cache.flat.dtype).max) if cache.flat.dtype.itemsize == 1 else 0
-    _write[(tokens, sizes.kv)](
-        k_TKD, v_TKN, cache.flat, group.slot_mapping, *strides, shape.k_scale, shape.v_scale, *sizes.write(), most,
-        **CHAINED,
-    )  # fmt: skip
+    tokens, decodes = q_THD.shape[0], _leading_decodes(batch)
+    hopper = _hopper_kernel(q_THD, cache.flat, shape) if decodes < batch.num_seqs else None
+    clear = batch.num_seqs - decodes if hopper is not None else 0
+    _run_write((k_TKD, v_TKN), cache.flat, batch, group, shape, clear)
     out = q_THD.new_empty(tokens, shape.heads, shape.v_dim)
-    call = _Call(cache, batch, group, shape, sizes, sinks_H)
-    decodes = _leading_decodes(batch)
     if decodes:
-        _run_decode(q_THD[:decodes], call, out)
+        _run_decode(q_THD[:decodes], _Call(cache, batch, group, shape, sizes, sinks_H), out)
     if decodes < batch.num_seqs:
-        _run_prefill(q_THD[decodes:], call, decodes, out[decodes:])
+        call = PrefillCall(cache.flat, group.block_table, batch.seq_lens, group.block_size, shape, sinks_H)
+        if hopper is not None:
+            hopper(q_THD, call, batch, decodes, out)
+        else:
+            prefill_plain(q_THD, call, batch, decodes, out, plain_tile(shape, q_THD.dtype.itemsize))
     return out
+
+
+@functools.cache
+def _hopper() -> ModuleType | None:
+    """The kernel for Hopper's warpgroup products, where there is such a chip and this Triton can compile it."""
+    if not IS_CHAINED or torch.cuda.get_device_capability()[0] != 9:
+        return None
+    try:
+        module = importlib.import_module("vllm.ops.triton.prefill_hopper")
+        module.try_out()
+    except Exception as error:  # why: Gluon is experimental, and without it the plain kernel serves
+        log.warning("prefill attention runs on its plain kernel, which is slower: %s", error)
+        return None
+    return module
+
+
+def _hopper_kernel(q: torch.Tensor, flat: torch.Tensor, shape: AttentionShape) -> Callable[..., None] | None:
+    module = _hopper()
+    return module.prefill_hopper if module is not None and module.can(q, flat, shape) else None
+
+
+def _run_write(
+    pair: tuple[torch.Tensor, torch.Tensor],
+    flat: torch.Tensor,
+    batch: Batch,
+    group: GroupBatch,
+    shape: AttentionShape,
+    clear: int,
+) -> None:
+    """Write the step's keys and values; the last `clear` sequences get zeros behind their last value."""
+    (k, v), table, z = pair, group.block_table, _Sizes(shape, group.block_size, pair[0].dtype.itemsize)
+    tokens, most = k.shape[0], int(torch.finfo(flat.dtype).max) if flat.dtype.itemsize == 1 else 0
+    together = 1 if tokens <= 512 else 16
+    _write[(triton.cdiv(tokens, together) + clear, z.kv)](
+        k, v, flat, group.slot_mapping, batch.query_start, batch.seq_lens, table, tokens, k.stride(0), v.stride(0),
+        table.stride(0), flat.stride(0), batch.num_seqs - clear, shape.k_scale, shape.v_scale, *z.write(), most,
+        together, num_warps=1 if together == 1 else 4, **CHAINED,
+    )  # fmt: skip
 
 
 def _leading_decodes(batch: Batch) -> int:
@@ -372,21 +299,4 @@ def _run_decode(q: torch.Tensor, c: _Call, out: torch.Tensor) -> None:
     _join[(seqs, shape.heads)](
         parts, maxes, sums, c.sinks if c.sinks is not None else maxes, out, shape.v_scale, z.g, z.kv, z.n, z.np, splits,
         splits, c.sinks is not None, num_warps=2, **CHAINED,
-    )  # fmt: skip
-
-
-def _run_prefill(q: torch.Tensor, c: _Call, first: int, out: torch.Tensor) -> None:
-    """Sequences from `first` on; those before it have one token each."""
-    z, shape, flat, batch = c.sizes, c.shape, c.cache.flat, c.batch
-    padded = triton.next_power_of_2(z.g)
-    rows = 128 if z.dp <= 128 else 64
-    per_tile = max(1, rows // padded)
-    seqs = batch.num_seqs - first
-    table = c.group.block_table
-    _prefill[(q.shape[0] // per_tile + seqs, z.kv)](
-        q, flat, table, batch.query_start, batch.seq_lens, c.sinks if c.sinks is not None else q, out,
-        seqs, first, q.stride(0), table.stride(0), flat.stride(0), shape.scale * shape.k_scale, shape.softcap or 0.0,
-        shape.v_scale, z.kv, z.g, padded, per_tile, z.d, z.n, z.dp, z.np, z.p, z.tp, shape.window or 0,
-        shape.softcap is not None, c.sinks is not None, num_warps=8 if per_tile * padded >= 128 else 4,
-        num_stages=z.stages(per_tile * padded, 3), **CHAINED,
     )  # fmt: skip

@@ -50,6 +50,34 @@ def _heads(qkv, q_norm, k_norm, cos, sin, out, stride, eps, clip, H: tl.constexp
     tl.store(out + token * (H + 2 * K) * D + head * D + d, x.to(out.dtype.element_ty), here)
 
 
+@triton.jit
+def _halves(qkv, q_norm, k_norm, cos, sin, out, stride, eps, clip, H: tl.constexpr, K: tl.constexpr,
+            R: tl.constexpr, HB: tl.constexpr, NORM: tl.constexpr, CLIP: tl.constexpr):  # fmt: skip
+    """The same where all of a head turns, by halves: everything is read once. For many tokens."""
+    token = tl.program_id(0).to(tl.int64)
+    head, r = tl.program_id(1) * HB + tl.arange(0, HB)[:, None], tl.arange(0, R)[None, :]
+    here, is_key = head < H + 2 * K, head >= H
+    follow()
+    start = token * stride + head * (2 * R) + r
+    low, high = tl.load(qkv + start, here, 0.0).to(tl.float32), tl.load(qkv + start + R, here, 0.0).to(tl.float32)
+    c, s = tl.load(cos + token * R + r), tl.load(sin + token * R + r)
+    a, b = low, high
+    if NORM:
+        scale = tl.rsqrt((tl.sum(low * low, 1) + tl.sum(high * high, 1)) / (2 * R) + eps)[:, None]
+        first = tl.where(is_key, tl.load(k_norm + r), tl.load(q_norm + r))
+        second = tl.where(is_key, tl.load(k_norm + R + r), tl.load(q_norm + R + r))
+        # why: the reference rounds to the dtype between norm and rotation
+        a = (low * scale * first).to(out.dtype.element_ty).to(tl.float32)
+        b = (high * scale * second).to(out.dtype.element_ty).to(tl.float32)
+    if CLIP:
+        a, b = tl.minimum(tl.maximum(a, -clip), clip), tl.minimum(tl.maximum(b, -clip), clip)
+        low, high = tl.minimum(tl.maximum(low, -clip), clip), tl.minimum(tl.maximum(high, -clip), clip)
+    turns = head < H + K
+    spot = out + token * (H + 2 * K) * (2 * R) + head * (2 * R) + r
+    tl.store(spot, tl.where(turns, a * c - b * s, low).to(out.dtype.element_ty), here)
+    tl.store(spot + R, tl.where(turns, b * c + a * s, high).to(out.dtype.element_ty), here)
+
+
 def _on_gpu(target: Target) -> bool:
     return target.device == "cuda"
 
@@ -70,6 +98,13 @@ def split_heads_triton(
     # why: many tokens fill the device by themselves, few need their heads spread over it
     together = min(triton.next_power_of_2(heads), 16 if tokens >= 256 else 2)
     turned = 0 if cos_TR is None else cos_TR.shape[-1]
+    if turned * 2 == s.dim and turned & (turned - 1) == 0 and together > 2 and not s.interleaved:
+        _halves[(tokens, triton.cdiv(heads, together))](
+            qkv_TJ, qkv_TJ if q_norm_D is None else q_norm_D, qkv_TJ if k_norm_D is None else k_norm_D, cos_TR, sin_TR,
+            out, qkv_TJ.stride(0), s.eps, s.clip or 0.0, s.heads, s.kv_heads, turned, together,
+            q_norm_D is not None, s.clip is not None, num_warps=4, **CHAINED,
+        )  # fmt: skip
+        return out.split((s.heads, s.kv_heads, s.kv_heads), 1)
     _heads[(tokens, triton.cdiv(heads, together))](
         qkv_TJ, qkv_TJ if q_norm_D is None else q_norm_D, qkv_TJ if k_norm_D is None else k_norm_D,
         qkv_TJ if cos_TR is None else cos_TR, qkv_TJ if sin_TR is None else sin_TR, out, qkv_TJ.stride(0), s.eps,

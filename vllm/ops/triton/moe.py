@@ -1,0 +1,408 @@
+"""Experts on a GPU: tokens are sorted by expert on the device, then two products read each chosen one's weights once.
+
+    x ─ logits ─ top ─▶ weights, experts ─ sort ─▶ order, blocks         (a block: up to BM rows of one expert)
+    up    grid (block, tile of I): act(gate) * up of the block's rows        both tiles of the weight in one program
+    down  grid (block, tile of E): weight * down of the rows, in the order of tokens
+    join  the sum over a token's experts, in their order
+
+With few tokens every (token, expert) pair is a block of its own, nothing is sorted, and down and join are one product;
+with many the products are those of `moe_hopper.py`, or the library's. Nothing looks at the host, all shapes come from
+the number of tokens, and no sum depends on who came first. Tiles are in `moe_tiles.py`.
+"""
+
+import functools
+import importlib
+from types import ModuleType
+
+import torch
+import triton
+import triton.language as tl
+
+from vllm.ops.moe import choose, experts
+from vllm.ops.table import Target
+from vllm.ops.triton.activation import KINDS, activate_mul_triton, gated
+from vllm.ops.triton.chain import CHAINED, IS_CHAINED, follow
+from vllm.ops.triton.moe_sort import Sorted, sort
+from vllm.ops.triton.moe_tiles import Tiles, tiles
+from vllm.util.log import get_logger
+
+log = get_logger(__name__)
+
+_MANY = 64
+"""From this many (token, expert) pairs per expert on kernels for many rows are faster."""
+_EXACT_SUM = 2048
+"""Up to this many pairs their results are kept in float32 until they are added."""
+
+
+@triton.jit
+def _logits(x, w, out, T, x_stride, E: tl.constexpr, X: tl.constexpr, BT: tl.constexpr, BX: tl.constexpr,
+            BE: tl.constexpr, SPLITS: tl.constexpr):  # fmt: skip
+    """A share of the router's product, in float32."""
+    t = tl.program_id(0) * BT + tl.arange(0, BT)
+    e, split = tl.program_id(1) * BX + tl.arange(0, BX), tl.program_id(2)
+    share: tl.constexpr = (E + BE * SPLITS - 1) // (BE * SPLITS)
+    acc = tl.zeros((BT, BX), tl.float32)
+    follow()
+    for i in range(share):
+        at = (split * share + i) * BE + tl.arange(0, BE)
+        row = tl.load(x + t[:, None].to(tl.int64) * x_stride + at[None, :], (t[:, None] < T) & (at[None, :] < E), 0.0)
+        weight = tl.load(w + e[None, :] * E + at[:, None], (e[None, :] < X) & (at[:, None] < E), 0.0)
+        # why: products of two bfloat16 are exact in float32, so this is the router's float32 product
+        acc += tl.dot(row.to(weight.dtype), weight, input_precision="ieee")
+    here = (t[:, None] < T) & (e[None, :] < X)
+    tl.store(out + (split * T + t[:, None]).to(tl.int64) * X + e[None, :], acc, here)
+
+
+@triton.jit
+def _top(logits, weights, experts, T, X: tl.constexpr, XP: tl.constexpr, A: tl.constexpr, SPLITS: tl.constexpr,
+         RENORMALIZE: tl.constexpr):  # fmt: skip
+    """A token's experts, best first, and their weights."""
+    token = tl.program_id(0).to(tl.int64)
+    x = tl.arange(0, XP)
+    follow()
+    value = tl.zeros((XP,), tl.float32)
+    for s in tl.static_range(SPLITS):
+        value += tl.load(logits + (s * T + token) * X + x, x < X, 0.0)
+    # why: NaN equals nothing and is not larger than anything, and every token must have its experts
+    value = tl.where(x < X, tl.where(value == value, value, -3e38), float("-inf"))
+    chance = tl.exp(value - tl.max(value, 0))
+    total = tl.sum(chance, 0)
+    # why: ranks need no round after round of reductions; of equals the first comes first
+    before = (value[None, :] > value[:, None]) | ((value[None, :] == value[:, None]) & (x[None, :] < x[:, None]))
+    rank = tl.sum(before.to(tl.int32), 1)
+    if RENORMALIZE:
+        total = tl.sum(tl.where(rank < A, chance, 0.0), 0)
+    tl.store(weights + token * A + rank, chance / total, rank < A)
+    tl.store(experts + token * A + rank, x, rank < A)
+
+
+@triton.jit
+def _top_many(logits, weights, experts, T, X: tl.constexpr, XP: tl.constexpr, A: tl.constexpr, AP: tl.constexpr,
+              RENORMALIZE: tl.constexpr, BT: tl.constexpr):  # fmt: skip
+    """The same for BT tokens at once, round after round: less work, more waiting."""
+    t = tl.program_id(0).to(tl.int64) * BT + tl.arange(0, BT)
+    x, a = tl.arange(0, XP), tl.arange(0, AP)
+    follow()
+    there = (t[:, None] < T) & (x[None, :] < X)
+    value = tl.load(logits + t[:, None] * X + x[None, :], there, 0.0)
+    value = tl.where(x[None, :] < X, tl.where(value == value, value, -3e38), float("-inf"))
+    best = tl.max(value, 1)
+    total = tl.sum(tl.exp(value - best[:, None]), 1)
+    mine = tl.full((BT, AP), float("-inf"), tl.float32)
+    ids = tl.zeros((BT, AP), tl.int32)
+    for i in tl.static_range(A):
+        top = tl.max(value, 1)
+        at = tl.min(tl.where(value == top[:, None], x[None, :], XP), 1)
+        mine = tl.where(a[None, :] == i, top[:, None], mine)
+        ids = tl.where(a[None, :] == i, at[:, None], ids)
+        value = tl.where(x[None, :] == at[:, None], float("-inf"), value)
+    chance = tl.exp(mine - best[:, None])
+    if RENORMALIZE:
+        total = tl.sum(chance, 1)
+    spot, real = t[:, None] * A + a[None, :], (t[:, None] < T) & (a[None, :] < A)
+    tl.store(weights + spot, chance / total[:, None], real)
+    tl.store(experts + spot, ids, real)
+
+
+@triton.jit
+def _rows(experts, order, blocks, block, BM: tl.constexpr, ALONE: tl.constexpr):
+    """(expert, sorted places, pairs, which are real) of a block; expert -1 where there is none."""
+    m = tl.arange(0, BM)
+    if ALONE:
+        return tl.load(experts + block), block + m, block + m, m < 1
+    expert = tl.load(blocks + block * 3)
+    first, last = tl.load(blocks + block * 3 + 1), tl.load(blocks + block * 3 + 2)
+    place = first + m
+    real = place < last
+    return expert, place, tl.load(order + place, real, 0), real
+
+
+@triton.jit
+def _up(x, w, weights, out, experts, order, blocks, x_stride, E: tl.constexpr, I: tl.constexpr, A: tl.constexpr,  # noqa: E741
+        BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, KIND: tl.constexpr, GATED: tl.constexpr,
+        ALONE: tl.constexpr, TURNED: tl.constexpr):  # fmt: skip
+    follow()
+    expert, place, pair, real = _rows(experts, order, blocks, tl.program_id(0), BM, ALONE)
+    if expert < 0:
+        return
+    n, k = tl.program_id(1) * BN + tl.arange(0, BN), tl.arange(0, BK)
+    row = x + (pair // A).to(tl.int64) * x_stride
+    gate_w = w + expert.to(tl.int64) * (2 * I * E if GATED else I * E) + n.to(tl.int64) * E
+    gate = tl.zeros((BN, BM) if TURNED else (BM, BN), tl.float32)
+    up = tl.zeros((BN, BM) if TURNED else (BM, BN), tl.float32)
+    for i in range(0, E, BK):
+        at = i + k
+        mine = real[:, None] if E % BK == 0 else real[:, None] & (at[None, :] < E)
+        if TURNED:
+            there = n[:, None] < I if E % BK == 0 else (n[:, None] < I) & (at[None, :] < E)
+            rows = tl.trans(tl.load(row[:, None] + at[None, :], mine, 0.0))
+            spot = gate_w[:, None] + at[None, :]
+            gate = tl.dot(tl.load(spot, there, 0.0), rows, gate, input_precision="ieee")
+            if GATED:
+                up = tl.dot(tl.load(spot + I * E, there, 0.0), rows, up, input_precision="ieee")
+        else:
+            there = n[None, :] < I if E % BK == 0 else (n[None, :] < I) & (at[:, None] < E)
+            rows = tl.load(row[:, None] + at[None, :], mine, 0.0)
+            spot = gate_w[None, :] + at[:, None]
+            gate = tl.dot(rows, tl.load(spot, there, 0.0), gate, input_precision="ieee")
+            if GATED:
+                up = tl.dot(rows, tl.load(spot + I * E, there, 0.0), up, input_precision="ieee")
+    y = gated(gate, up, KIND) if GATED else gated(gate, 1.0, KIND)
+    if TURNED:
+        y = tl.trans(y)
+    if ALONE:  # the sum over experts is one product then
+        y *= tl.load(weights + pair, real, 0.0)[:, None]
+    spot = out + place[:, None].to(tl.int64) * I + n[None, :]
+    tl.store(spot, y.to(out.dtype.element_ty), real[:, None] & (n[None, :] < I))
+
+
+@triton.jit
+def _down_alone(h, w, out, experts, E: tl.constexpr, I: tl.constexpr, A: tl.constexpr, BN: tl.constexpr,  # noqa: E741
+                BK: tl.constexpr):  # fmt: skip
+    """One token: its experts' weights as one matrix, side by side."""
+    token, n = tl.program_id(0), tl.program_id(1) * BN + tl.arange(0, BN)
+    m, k = tl.arange(0, 16), tl.arange(0, BK)
+    each: tl.constexpr = (I + BK - 1) // BK
+    acc = tl.zeros((16, BN), tl.float32)
+    follow()
+    for i in range(A * each):
+        pair, at = token * A + i // each, i % each * BK + k
+        expert = tl.load(experts + pair).to(tl.int64)
+        row = tl.load(h + pair * I + m[:, None] * 0 + at[None, :], (m[:, None] < 1) & (at[None, :] < I), 0.0)
+        spot = w + expert * (E * I) + n[None, :].to(tl.int64) * I + at[:, None]
+        weight = tl.load(spot, (n[None, :] < E) & (at[:, None] < I), 0.0)
+        acc = tl.dot(row, weight, acc, input_precision="ieee")
+    spot, there = out + token * E + m[:, None] * E + n[None, :], (m[:, None] < 1) & (n[None, :] < E)
+    tl.store(spot, acc.to(out.dtype.element_ty), there)
+
+
+@triton.jit
+def _down(h, w, weights, out, order, blocks, E: tl.constexpr, I: tl.constexpr, BM: tl.constexpr,  # noqa: E741
+          BN: tl.constexpr, BK: tl.constexpr, TURNED: tl.constexpr):  # fmt: skip
+    follow()
+    expert, place, pair, real = _rows(order, order, blocks, tl.program_id(0), BM, False)
+    if expert < 0:
+        return
+    n, k = tl.program_id(1) * BN + tl.arange(0, BN), tl.arange(0, BK)
+    row = h + place.to(tl.int64) * I
+    mine_w = w + expert.to(tl.int64) * (E * I) + n.to(tl.int64) * I
+    acc = tl.zeros((BN, BM) if TURNED else (BM, BN), tl.float32)
+    for i in range(0, I, BK):
+        at = i + k
+        mine = real[:, None] if I % BK == 0 else real[:, None] & (at[None, :] < I)
+        rows = tl.load(row[:, None] + at[None, :], mine, 0.0)
+        if TURNED:
+            there = n[:, None] < E if I % BK == 0 else (n[:, None] < E) & (at[None, :] < I)
+            weight = tl.load(mine_w[:, None] + at[None, :], there, 0.0)
+            acc = tl.dot(weight, tl.trans(rows), acc, input_precision="ieee")
+        else:
+            there = n[None, :] < E if I % BK == 0 else (n[None, :] < E) & (at[:, None] < I)
+            weight = tl.load(mine_w[None, :] + at[:, None], there, 0.0)
+            acc = tl.dot(rows, weight, acc, input_precision="ieee")
+    if TURNED:
+        acc = tl.trans(acc)
+    y = acc * tl.load(weights + pair, real, 0.0)[:, None]
+    spot = out + pair[:, None].to(tl.int64) * E + n[None, :]
+    tl.store(spot, y.to(out.dtype.element_ty), real[:, None] & (n[None, :] < E))
+
+
+@triton.jit
+def _join(y, weights, place, out, E: tl.constexpr, A: tl.constexpr, BLOCK: tl.constexpr, SORTED: tl.constexpr):
+    """Sum over a token's experts; `SORTED`: y is in sorted order and not weighted yet."""
+    token = tl.program_id(0).to(tl.int64)
+    e = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    follow()
+    acc = tl.zeros((BLOCK,), tl.float32)
+    for a in tl.static_range(A):
+        pair = token * A + a
+        if SORTED:
+            row = tl.load(y + tl.load(place + pair).to(tl.int64) * E + e, e < E, 0.0).to(tl.float32)
+            acc += row * tl.load(weights + pair)
+        else:
+            acc += tl.load(y + pair * E + e, e < E, 0.0).to(tl.float32)
+    tl.store(out + token * E + e, acc.to(out.dtype.element_ty), e < E)
+
+
+@triton.jit
+def _spread(x, place, out, x_stride, E: tl.constexpr, A: tl.constexpr, BLOCK: tl.constexpr):
+    """Rows of tokens in sorted order: each is read once and written for each of its experts."""
+    token = tl.program_id(0).to(tl.int64)
+    e = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    follow()
+    row = tl.load(x + token * x_stride + e, e < E, 0.0)
+    for a in tl.static_range(A):
+        tl.store(out + tl.load(place + token * A + a).to(tl.int64) * E + e, row, e < E)
+
+
+def _can(target: Target) -> bool:
+    return target.device == "cuda" and target.capability >= (8, 0) and not target.deterministic
+
+
+@choose.kernel("triton", when=_can, pack=lambda router_XE: router_XE)
+def choose_triton(
+    x_TE: torch.Tensor, packed: object, top_k: int, renormalize: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """See the op. Experts are int32."""
+    assert isinstance(packed, torch.Tensor)
+    (tokens, width), num = x_TE.shape, packed.shape[0]
+    splits = 8 if tokens <= 32 else 2 if tokens <= 128 else 1
+    logits = torch.empty((splits, tokens, num), dtype=torch.float32, device=x_TE.device)
+    bt, bx, be = (16, 16, 256) if tokens <= 32 else (32, 32, 128) if tokens <= 2048 else (64, 128, 64)
+    bx = min(bx, max(16, triton.next_power_of_2(num)))
+    grid = (triton.cdiv(tokens, bt), triton.cdiv(num, bx), splits)
+    _logits[grid](
+        x_TE, packed, logits, tokens, x_TE.stride(0), width, num, bt, bx, be, splits, num_warps=4, num_stages=3,
+        **CHAINED,
+    )  # fmt: skip
+    weights = torch.empty((tokens, top_k), dtype=torch.float32, device=x_TE.device)
+    ids = torch.empty((tokens, top_k), dtype=torch.int32, device=x_TE.device)
+    wide = triton.next_power_of_2(num)
+    if splits == 1:
+        _top_many[(triton.cdiv(tokens, 4),)](
+            logits, weights, ids, tokens, num, wide, top_k, triton.next_power_of_2(top_k), renormalize, 4, num_warps=4,
+            **CHAINED,
+        )  # fmt: skip
+        return weights, ids
+    _top[(tokens,)](
+        logits, weights, ids, tokens, num, wide, top_k, splits, renormalize, num_warps=4,
+        **CHAINED,
+    )  # fmt: skip
+    return weights, ids
+
+
+@experts.kernel("triton", when=_can)
+def experts_triton(
+    x_TE: torch.Tensor,
+    weights_TA: torch.Tensor,
+    experts_TA: torch.Tensor,
+    up_XJE: torch.Tensor,
+    down_XEI: torch.Tensor,
+    act: str,
+) -> torch.Tensor:
+    """See the op."""
+    args = (x_TE, weights_TA, experts_TA, up_XJE, down_XEI)
+    pairs, num = experts_TA.numel(), up_XJE.shape[0]
+    if pairs >= _MANY * num and up_XJE.shape[1] == 2 * down_XEI.shape[2]:
+        hopper = _hopper()
+        if hopper is not None and hopper.can(x_TE, up_XJE, down_XEI, act):
+            return by_hopper(*args)
+        if x_TE.dtype is torch.bfloat16 and up_XJE.shape[2] % 8 == 0 and down_XEI.shape[2] % 8 == 0:
+            return by_library(*args, act)
+    return grouped(*args, act, tiles(pairs, num, x_TE.dtype))
+
+
+@functools.cache
+def _hopper() -> ModuleType | None:
+    """The products for Hopper's warpgroups, where there is such a chip and this Triton can compile them."""
+    if not IS_CHAINED or torch.cuda.get_device_capability()[0] != 9:
+        return None
+    try:
+        module = importlib.import_module("vllm.ops.triton.moe_hopper")
+        module.try_out()
+    except Exception as error:  # why: Gluon is experimental, and the library's product serves without it
+        log.warning("experts run on the library's products, which are slower: %s", error)
+        return None
+    return module
+
+
+def grouped(
+    x: torch.Tensor,
+    weights: torch.Tensor,
+    chosen: torch.Tensor,
+    up: torch.Tensor,
+    down: torch.Tensor,
+    act: str,
+    z: Tiles,
+) -> torch.Tensor:
+    """The kernels of this file with tiles of one's own choice."""
+    if z.rows_alone >= chosen.numel():
+        h = up_product(x, up, down.shape[2], (weights, chosen), None, act, z)
+        return down_alone(h, down, chosen, z)
+    s = sort(chosen, down.shape[0], z.bm)
+    h = up_product(x, up, down.shape[2], (weights, chosen), s, act, z)
+    return _joined(down_product(h, down, weights, s, z), weights, s.place, chosen.shape[0], False, x.dtype)
+
+
+Choice = tuple[torch.Tensor, torch.Tensor]
+"""Weights and experts of each token."""
+
+
+def up_product(
+    x: torch.Tensor, up: torch.Tensor, inter: int, choice: Choice, s: Sorted | None, act: str, z: Tiles
+) -> torch.Tensor:
+    """act(gate) * up of every pair, in sorted order: [pairs, I]. Without an order also times the pair's weight."""
+    (weights, chosen), width, t = choice, x.shape[1], z.up
+    pairs, alone = chosen.numel(), s is None
+    order, blocks, num = (chosen, chosen, pairs) if s is None else (s.order, s.blocks, s.num_blocks)
+    h = torch.empty((pairs, inter), dtype=x.dtype, device=x.device)
+    _up[(num, triton.cdiv(inter, t.bn))](
+        x, up, weights, h, chosen, order, blocks, x.stride(0), width, inter, chosen.shape[1], z.bm, t.bn, t.bk,
+        KINDS[act], up.shape[1] == 2 * inter, alone, t.turned, num_warps=t.warps, num_stages=t.stages, **CHAINED,
+    )  # fmt: skip
+    return h
+
+
+def down_alone(h: torch.Tensor, down: torch.Tensor, chosen: torch.Tensor, z: Tiles) -> torch.Tensor:
+    """The sum over each token's experts of down, from rows that are weighted: [T, E]."""
+    (_, width, inter), (tokens, top_k), t = down.shape, chosen.shape, z.down
+    out = torch.empty((tokens, width), dtype=h.dtype, device=h.device)
+    _down_alone[(tokens, triton.cdiv(width, t.bn))](
+        h, down, out, chosen, width, inter, top_k, t.bn, t.bk, num_warps=t.warps, num_stages=t.stages, **CHAINED
+    )
+    return out
+
+
+def down_product(h: torch.Tensor, down: torch.Tensor, weights: torch.Tensor, s: Sorted, z: Tiles) -> torch.Tensor:
+    """weight * down of every pair, in the order of pairs: [pairs, E]."""
+    (_, width, inter), pairs, t = down.shape, h.shape[0], z.down
+    y = torch.empty((pairs, width), dtype=torch.float32 if pairs <= _EXACT_SUM else h.dtype, device=h.device)
+    _down[(s.num_blocks, triton.cdiv(width, t.bn))](
+        h, down, weights, y, s.order, s.blocks, width, inter, z.bm, t.bn, t.bk, t.turned,
+        num_warps=t.warps, num_stages=t.stages, **CHAINED,
+    )  # fmt: skip
+    return y
+
+
+def _joined(
+    y: torch.Tensor, weights: torch.Tensor, place: torch.Tensor, tokens: int, is_sorted: bool, dtype: torch.dtype
+) -> torch.Tensor:
+    out = torch.empty((tokens, y.shape[1]), dtype=dtype, device=y.device)
+    block = (
+        min(1024, triton.next_power_of_2(y.shape[1])) if tokens > 64 else min(256, triton.next_power_of_2(y.shape[1]))
+    )
+    _join[(tokens, triton.cdiv(y.shape[1], block))](
+        y, weights, place, out, y.shape[1], weights.shape[1], block, is_sorted, num_warps=4 if block > 256 else 1,
+        **CHAINED,
+    )  # fmt: skip
+    return out
+
+
+def _spread_rows(x: torch.Tensor, s: Sorted, top_k: int) -> torch.Tensor:
+    tokens, width = x.shape
+    rows = torch.empty((tokens * top_k, width), dtype=x.dtype, device=x.device)
+    block = min(2048, triton.next_power_of_2(width))
+    grid = (tokens, triton.cdiv(width, block))
+    _spread[grid](x, s.place, rows, x.stride(0), width, top_k, block, num_warps=4, **CHAINED)
+    return rows
+
+
+def by_hopper(
+    x: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor, up: torch.Tensor, down: torch.Tensor
+) -> torch.Tensor:
+    """Rows are copied into sorted order; up makes silu(gate) * up in one pass."""
+    hopper = _hopper()
+    assert hopper is not None
+    s = sort(chosen, up.shape[0], hopper.ROWS)
+    h = hopper.product(_spread_rows(x, s, chosen.shape[1]), up, s, True)
+    return _joined(hopper.product(h, down, s, False), weights, s.place, chosen.shape[0], True, x.dtype)
+
+
+def by_library(
+    x: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor, up: torch.Tensor, down: torch.Tensor, act: str
+) -> torch.Tensor:
+    """The same with torch's grouped product."""
+    s = sort(chosen, up.shape[0], 128)
+    rows = _spread_rows(x, s, chosen.shape[1])
+    h = activate_mul_triton(torch._grouped_mm(rows, up.transpose(1, 2), offs=s.ends), act)
+    y = torch._grouped_mm(h, down.transpose(1, 2), offs=s.ends)
+    return _joined(y, weights, s.place, chosen.shape[0], True, x.dtype)

@@ -1,0 +1,162 @@
+"""Products of many sorted rows with their experts' weights, for Hopper: one copier, two multipliers of 64 x 256.
+
+    tile    128 rows of one expert x 256 outputs; with a gate those are 128 of the gate and the same 128 of up, and what
+            is stored is silu(gate) * up, so that the wide result never exists
+    copier  block list ─ TMA ─▶ STAGES tiles of rows and weights in shared memory, into the next tile too
+
+Persistent: programs take tiles in turn, all outputs of a block next to each other. Rows behind a block's end are those
+of another expert and are not stored. Gluon is experimental: `moe._up` and `moe._down` are the twins. Called by: moe.
+"""
+
+import functools
+
+import torch
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+from vllm.ops.triton.moe_sort import Sorted
+
+ROWS = 128
+"""Rows of a block, for `sort`."""
+_STAGES = 4
+
+
+@gluon.jit
+def _copy(xd, wd, blocks, total, x_buf, w_buf, full, empty, J: gl.constexpr, K: gl.constexpr, TILES: gl.constexpr,
+          GATED: gl.constexpr, BK: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
+    it = 0
+    for i in range(gl.program_id(0), total, gl.num_programs(0)):
+        block = i // TILES
+        expert, first = gl.load(blocks + block * 3), gl.load(blocks + block * 3 + 1)
+        if expert >= 0:
+            if GATED:
+                low = expert * J + i % TILES * 128
+                high = low + J // 2
+            else:
+                low = expert * J + i % TILES * 256
+                high = low + 128
+            for k in range(0, K, BK):
+                s = it % STAGES
+                mbarrier.wait(empty.index(s), ((it // STAGES) & 1) ^ 1)
+                mbarrier.expect(full.index(s), (128 + 256) * BK * 2)
+                tma.async_copy_global_to_shared(xd, [first, k], full.index(s), x_buf.index(2 * s))
+                tma.async_copy_global_to_shared(xd, [first + 64, k], full.index(s), x_buf.index(2 * s + 1))
+                tma.async_copy_global_to_shared(wd, [low, k], full.index(s), w_buf.index(2 * s))
+                tma.async_copy_global_to_shared(wd, [high, k], full.index(s), w_buf.index(2 * s + 1))
+                it += 1
+
+
+@gluon.jit
+def _multiply(half: gl.constexpr, blocks, total, out, x_buf, w_mma, full, empty, J: gl.constexpr, K: gl.constexpr,
+              TILES: gl.constexpr, GATED: gl.constexpr, BK: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
+    ACC: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 256, 16])
+    it = 0
+    for i in range(gl.program_id(0), total, gl.num_programs(0)):
+        block = i // TILES
+        expert, first = gl.load(blocks + block * 3), gl.load(blocks + block * 3 + 1)
+        last = gl.load(blocks + block * 3 + 2)
+        if expert >= 0:
+            acc = gl.full([64, 256], 0.0, gl.float32, layout=ACC)
+            s = it % STAGES
+            mbarrier.wait(full.index(s), (it // STAGES) & 1)
+            acc = warpgroup_mma(x_buf.index(2 * s + half), w_mma.index(s).permute((1, 0)), acc, is_async=True)
+            acc = warpgroup_mma_wait(1, deps=(acc,))
+            it += 1
+            for _ in range(BK, K, BK):
+                s = it % STAGES
+                mbarrier.wait(full.index(s), (it // STAGES) & 1)
+                acc = warpgroup_mma(x_buf.index(2 * s + half), w_mma.index(s).permute((1, 0)), acc, is_async=True)
+                acc = warpgroup_mma_wait(1, deps=(acc,))
+                mbarrier.arrive(empty.index((it - 1) % STAGES), count=1)
+                it += 1
+            acc = warpgroup_mma_wait(0, deps=(acc,))
+            mbarrier.arrive(empty.index((it - 1) % STAGES), count=1)
+            if GATED:
+                gate, up = acc.reshape([64, 2, 128]).permute((0, 2, 1)).split()
+                y = gate / (1.0 + gl.exp(-gate)) * up
+                width: gl.constexpr = J // 2
+                wide: gl.constexpr = 128
+            else:
+                y = acc
+                width: gl.constexpr = J
+                wide: gl.constexpr = 256
+            LAYOUT: gl.constexpr = y.type.layout
+            row = first + half * 64 + gl.arange(0, 64, layout=gl.SliceLayout(1, LAYOUT))
+            n = i % TILES * wide + gl.arange(0, wide, layout=gl.SliceLayout(0, LAYOUT))
+            spot = out + row.to(gl.int64)[:, None] * width + n[None, :]
+            gl.store(spot, y.to(out.dtype.element_ty), (row < last)[:, None] & (n < width)[None, :])
+
+
+@gluon.jit(do_not_specialize=["total"])
+def _product(xd, wd, blocks, total, out, J: gl.constexpr, K: gl.constexpr, TILES: gl.constexpr, GATED: gl.constexpr,
+             BK: gl.constexpr, STAGES: gl.constexpr, num_warps: gl.constexpr):  # fmt: skip
+    dtype: gl.constexpr = out.dtype.element_ty
+    x_buf = gl.allocate_shared_memory(dtype, [2 * STAGES, 64, BK], xd.layout)
+    w_buf = gl.allocate_shared_memory(dtype, [2 * STAGES, 128, BK], wd.layout)
+    w_mma = w_buf._reinterpret(dtype, [STAGES, 256, BK], wd.layout)
+    bar: gl.constexpr = mbarrier.MBarrierLayout()
+    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bar)
+    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bar)
+    for s in gl.static_range(STAGES):
+        mbarrier.init(full.index(s), count=1)
+        mbarrier.init(empty.index(s), count=2)
+    fence_async_shared()
+    gl.thread_barrier()
+    gl.warp_specialize(
+        [
+            (_multiply, (gl.constexpr(0), blocks, total, out, x_buf, w_mma, full, empty, J, K, TILES, GATED, BK,
+                         STAGES)),
+            (_multiply, (gl.constexpr(1), blocks, total, out, x_buf, w_mma, full, empty, J, K, TILES, GATED, BK,
+                         STAGES)),
+            (_copy, (xd, wd, blocks, total, x_buf, w_buf, full, empty, J, K, TILES, GATED, BK, STAGES)),
+        ],
+        [4, 1],
+        [240, 24],
+    )  # fmt: skip
+
+
+_LAYOUT = gl.NVMMASharedLayout(128, 16, rank=2)
+
+
+@functools.cache
+def _num_processors(index: int) -> int:
+    return torch.cuda.get_device_properties(index).multi_processor_count
+
+
+def can(x: torch.Tensor, up: torch.Tensor, down: torch.Tensor, act: str) -> bool:
+    """Whether these products serve; the chip has been asked before."""
+    is_half = x.dtype in (torch.bfloat16, torch.float16) and up.dtype == down.dtype == x.dtype
+    whole = up.shape[2] % 64 == 0 and down.shape[2] % 64 == 0
+    return is_half and whole and act == "silu" and down.shape[2] % 128 == 0 and down.shape[1] % 256 == 0
+
+
+def try_out() -> None:
+    """Run the smallest calls. Raises whatever this Triton says of them."""
+    blocks = torch.tensor([[0, 0, 2]], dtype=torch.int32, device="cuda")
+    rows = torch.zeros((2, 128), dtype=torch.bfloat16, device="cuda")
+    s = Sorted(blocks, blocks, blocks, blocks, 1)
+    product(rows, torch.zeros((1, 256, 128), dtype=torch.bfloat16, device="cuda"), s, True)
+    product(rows, torch.zeros((1, 256, 128), dtype=torch.bfloat16, device="cuda"), s, False)
+
+
+def product(rows: torch.Tensor, weight_XJK: torch.Tensor, s: Sorted, is_gated: bool) -> torch.Tensor:
+    """Rows [pairs, K] in sorted order times their experts' W^T: [pairs, J], or silu(gate) * up: [pairs, J / 2]."""
+    num, outputs, inputs = weight_XJK.shape
+    width = outputs // 2 if is_gated else outputs
+    out = torch.empty((rows.shape[0], width), dtype=rows.dtype, device=rows.device)
+    xd = TensorDescriptor.from_tensor(rows, [64, 64], _LAYOUT)
+    wd = TensorDescriptor.from_tensor(weight_XJK.view(num * outputs, inputs), [128, 64], _LAYOUT)
+    tiles = -(-width // (128 if is_gated else 256))
+    total = s.num_blocks * tiles
+    _product[(min(total, _num_processors(rows.device.index or 0)),)](
+        xd, wd, s.blocks, total, out, outputs, inputs, tiles, is_gated, 64, _STAGES, num_warps=4
+    )
+    return out
