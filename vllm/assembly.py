@@ -90,10 +90,12 @@ def assemble(args: "EngineArgs") -> Assembled:
     )
 
 
-def make_plan(args: "EngineArgs", weights: bool = True, is_watched: bool = False) -> tuple[Path, Described, Plan]:
+def make_plan(
+    args: "EngineArgs", weights: bool = True, is_watched: bool = False, device: DeviceFacts | None = None
+) -> tuple[Path, Described, Plan]:
     """(folder, network, Plan) without loading anything; without `weights` a hub is asked for the small files alone.
 
-    `is_watched`: tokens are read as they come.
+    `is_watched`: tokens are read as they come. `device`: another than this machine's.
     """
     folder = find_folder(args, weights)
     config = override(read_config(folder), args.hf_overrides)
@@ -104,7 +106,7 @@ def make_plan(args: "EngineArgs", weights: bool = True, is_watched: bool = False
         described.decoder,
         str(folder),
         stored_dtype(config),
-        device_facts(),
+        device or device_facts(),
         described.weights,
         described.stored,
         is_watched,

@@ -59,8 +59,11 @@ def with_pace(
 
 def _speed(device: DeviceFacts) -> tuple[float, float]:
     """(bytes, operations) a second."""
-    if device.kind != "cpu":
-        return _GPU
+    return cpu_speed(device) if device.kind == "cpu" else _GPU
+
+
+def cpu_speed(device: DeviceFacts) -> tuple[float, float]:
+    """A guess of the (bytes, operations) a second that the cores of this CPU reach together."""
     per_core = next(flops for flag, flops in _CORE_FLOPS if not flag or flag in device.flags)
     return _CORE_BYTES * min(device.num_cores, _MOST_CORES), per_core * device.num_cores
 

@@ -1,0 +1,134 @@
+"""What another machine could do with a model, from its config.json alone."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from vllm.assembly import make_plan
+from vllm.config.args import EngineArgs
+from vllm.entrypoints.cli.main import main
+from vllm.errors import ValidationError
+from vllm.kv.groups import bytes_needed
+from vllm.planning.known import CARDS, card, facts_of, rates
+from vllm.planning.outlook import at_once, decode_rate, prefill_rate
+
+LLAMA_8B = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "torch_dtype": "bfloat16",
+}
+QWEN_30B_A3B = {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "hidden_size": 2048,
+    "moe_intermediate_size": 768,
+    "intermediate_size": 6144,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "head_dim": 128,
+    "num_experts": 128,
+    "num_experts_per_tok": 8,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "norm_topk_prob": True,
+    "vocab_size": 151936,
+    "max_position_embeddings": 40960,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1e6,
+    "hidden_act": "silu",
+    "torch_dtype": "bfloat16",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path):
+    def make(config: dict) -> str:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        return str(tmp_path)
+
+    return make
+
+
+def planned(path: str, gpu: str, **more: object):
+    _, described, plan = make_plan(EngineArgs(model=path, **more), weights=False, device=facts_of(gpu, 8))
+    return described.decoder, plan
+
+
+def test_expected_rates_are_near_what_one_h200_measured(folder):
+    """docs/performance.md: 8B decodes one sequence in 4.58 ms and takes in 42,200 prompt tokens a second."""
+    network, plan = planned(folder(LLAMA_8B), "H200")
+    speed = rates(facts_of("H200", 1))
+    assert decode_rate(plan, network, speed, 1, 256) == pytest.approx(1 / 4.578e-3, rel=0.15)
+    assert prefill_rate(plan, network, speed) == pytest.approx(42_234, rel=0.15)
+
+
+def test_experts_that_are_not_hit_are_not_read(folder):
+    network, plan = planned(folder(QWEN_30B_A3B), "H200")
+    speed = rates(facts_of("H200", 1))
+    one, many = (1 / decode_rate(plan, network, speed, 1, 256), 128 / decode_rate(plan, network, speed, 128, 256))
+    assert plan.num_parameters == 30_532_122_624
+    assert one < 0.2 * many, "a single token reads 8 of 128 experts"
+
+
+@pytest.mark.parametrize("length", [1, 1000, 4096, 131072])
+def test_as_many_at_once_as_the_cache_holds(folder, length):
+    _, plan = planned(folder(LLAMA_8B), "H100")
+    num = at_once(plan, length)
+    assert bytes_needed(plan.kv, length, num) <= plan.kv.total_bytes < bytes_needed(plan.kv, length, num + 1)
+    assert num == pytest.approx(plan.kv.total_bytes / (math.ceil(length / 64) * 64 * 131072), rel=0.03, abs=1)
+
+
+def test_plan_for_another_machine(folder, capsys):
+    assert main(["plan", folder(LLAMA_8B), "--gpu", "nvidia h200"]) == 0
+    out = capsys.readouterr().out
+    assert "8,030,261,248 parameters as bfloat16 on cuda:0" in out
+    assert "131,072 tokens each" in out and "80% of the H200's bandwidth" in out
+    assert sum(line.split()[1:2] in (["as"], ["fp8"]) for line in out.splitlines()) == 8
+
+
+def test_what_does_not_fit_says_what_would(folder, capsys):
+    assert main(["plan", folder(LLAMA_8B), "--gpu", "L4", "--memory", "8GiB"]) == 2
+    told = capsys.readouterr()
+    assert "The model does not fit: its 8,030,261,248 parameters" in told.err
+    assert "does not fit" in told.out and "  2  fp8" in told.out
+
+
+def test_memory_of_this_machine(folder, capsys):
+    small = {**LLAMA_8B, "num_hidden_layers": 2, "vocab_size": 1024, "max_position_embeddings": 2048}
+    assert main(["plan", folder(small), "--memory", "6GiB", "--dtype", "float32"]) == 0
+    assert "cores by their instruction set" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--gpu", "H2000"], "Did you mean|nearest|H200"),
+        (["--memory", "lots"], "memory"),
+        (["--memory", "1k"], "at least 64 MiB"),
+        (["--gpu", "H100", "--gpus", "0"], "gpus"),
+    ],
+)
+def test_a_machine_that_makes_no_sense(folder, capsys, flags, told):
+    import re
+
+    assert main(["plan", folder(LLAMA_8B), *flags]) == 2
+    assert re.search(told, capsys.readouterr().err)
+
+
+def test_names_of_cards():
+    assert card("NVIDIA GeForce RTX 4090")[0] == "RTX-4090"
+    assert card("h100 pcie")[0] == "H100-PCIE"
+    assert card("4090")[0] == "RTX-4090"
+    assert all(rates(facts_of(name, 1)).why.endswith("arithmetic") for name in CARDS)
+    with pytest.raises(ValidationError, match="Known: B200"):
+        card("Voodoo2")
