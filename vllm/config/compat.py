@@ -178,7 +178,9 @@ _REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
     "use max_num_seqs": _words("max_num_active_seqs"),
     "the checkpoint or quantization= says how weights are quantized": _words("quantization_config"),
     "it would change the form of the answers, and is not in this version": {
-        **_words("structured_outputs_config reasoning_config additional_config watermark_config"),
+        # why: with one backend, which of them is asked for changes nothing
+        "structured_outputs_config": tuple({"backend": name} for name in ("auto", "guidance", "xgrammar", "outlines")),
+        **_words("reasoning_config additional_config watermark_config"),
         **_words("diffusion_config engram_config aux_output_config enable_return_routed_experts return_sampling_mask"),
         **_words("enable_trace_replay enable_mamba_cache_stochastic_rounding model_loader_extra_config"),
         **_words("calculate_kv_scales override_neuron_config"),

@@ -64,6 +64,8 @@ class AsyncLLM:
         del trace_headers
         if lora_request is not None:
             raise RefusedError("lora_request: adapters are not supported yet.", field="lora_request")
+        if sampling_params and sampling_params.structured_outputs:  # why: the engine's thread must not wait for it
+            await asyncio.to_thread(self.engine.judge, sampling_params)
         loop = asyncio.get_running_loop()
         inbox: asyncio.Queue[RequestOutput | BaseException] = asyncio.Queue()
 

@@ -104,6 +104,11 @@ class LLMEngine:
         turn = Turn.of(self._format, ToolRules(), str(text), self.tokenizer)
         return structured.take(params, turn.thinking(thinks, self.tokenizer))
 
+    def judge(self, params: SamplingParams) -> None:
+        """Judge the grammar of `params` now, so that `take` need not wait. From any thread. Raises ValidationError."""
+        if self.assembled.structured is not None:
+            self.assembled.structured.take(params)
+
     @cached_property
     def _format(self) -> Format:
         template = shown_template(self.tokenizer, self._args.chat_template)
