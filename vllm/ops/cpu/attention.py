@@ -28,7 +28,7 @@ from vllm.ops.cpu.lang import W
 from vllm.ops.cpu.linear import NAMES_OF, _here
 from vllm.ops.cpu.mathlib import exp, tanh
 from vllm.ops.cpu.tape import Recorder
-from vllm.ops.cpu.tiles import PER_WORD, WORD, multiply, one_step, row_tiles
+from vllm.ops.cpu.tiles import PER_WORD, WORD, multiply, one_step, row_tiles, spread_step, spreads
 
 ROWS = 36
 """Rows (tokens times query heads of a group) of a tile of a chunk."""
@@ -117,10 +117,16 @@ class _Fixed:
     capped: bool
     windowed: bool
     sunk: bool
+    spread: bool
 
     @property
     def group(self) -> int:
         return self.heads // self.kv_heads
+
+    @property
+    def rows_of(self) -> str:
+        """How queries and weights are held: as they are multiplied."""
+        return "f32" if self.spread else self.T
 
     @property
     def keys(self) -> int:
@@ -132,9 +138,9 @@ class _Room:
     """Scratch of one thread: queries, scores, weights, running output, and per row maximum, sum and rescaling."""
 
     def __init__(self, k: Any, f: _Fixed) -> None:
-        self.q = k.scratch(f.T, f.max_rows * f.dim)
+        self.q = k.scratch(f.rows_of, f.max_rows * f.dim)
         self.s = k.scratch("f32", f.max_rows * f.keys)
-        self.p = k.scratch(f.T, f.max_rows * f.keys)
+        self.p = k.scratch(f.rows_of, f.max_rows * f.keys)
         self.o = k.scratch("f32", f.max_rows * f.v_dim)
         self.top, self.total, self.keep = (k.scratch("f32", f.max_rows) for _ in range(3))
 
@@ -163,7 +169,7 @@ def _open(k, f, room, q, q_stride, rows, sinks):
     for r in k.range(0, rows):
         source = q + r // f.group * q_stride + r % f.group * f.dim
         for d in range(0, f.dim, W):
-            (room.q + r * f.dim + d).store((source + d).raw(W))
+            (room.q + r * f.dim + d).store((source + d).load(W) if f.spread else (source + d).raw(W))
     filled = (rows + f.height - 1) // f.height * f.height
     for i in k.range(rows * f.dim, filled * f.dim, W):
         (room.q + i).store(k.f32(0.0, W))
@@ -184,9 +190,9 @@ def _scores(k, f, room, keys, rows):
         for c in range(0, f.keys, W * f.blocks):
             num = min(f.blocks, (f.keys - c) // W)
             accs = [[k.var(k.f32(0.0, W)) for _ in range(num)] for _ in range(f.height)]
-            xs = [(room.q + (r + j) * f.dim).cast(word) for j in range(f.height)]
+            xs = [(room.q + (r + j) * f.dim).cast("f32" if f.spread else word) for j in range(f.height)]
             ws = [keys.cast(word) + c + W * i for i in range(num)]
-            multiply(k, f.T, xs, ws, accs, k.const(words), f.P)
+            multiply(k, f.T, xs, ws, accs, k.const(words), f.P, f.spread)
             for j in range(f.height):
                 for i in range(num):
                     (room.s + (r + j) * f.keys + c + W * i).store(accs[j][i].v)
@@ -228,7 +234,7 @@ def _add_values(k, f, room, values, rows, seen):
     """o[r] = o[r] * keep[r] + p[r] . v over the `seen` keys of the tile."""
     word = WORD[f.T]
     for r in k.range(0, rows, f.height):
-        xs = [(room.p + (r + j) * f.keys).cast(word) for j in range(f.height)]
+        xs = [(room.p + (r + j) * f.keys).cast("f32" if f.spread else word) for j in range(f.height)]
         for c in range(0, f.v_dim, W * f.blocks):
             num = min(f.blocks, (f.v_dim - c) // W)
             places = [[room.o + (r + j) * f.v_dim + c + W * i for i in range(num)] for j in range(f.height)]
@@ -236,11 +242,14 @@ def _add_values(k, f, room, values, rows, seen):
             accs = [[k.var(p.load(W) * keep) for p in line] for line, keep in zip(places, keeps, strict=True)]
             ws = [values.cast(word) + c + W * i for i in range(num)]
             whole = seen // PER_WORD[f.T]
-            multiply(k, f.T, xs, ws, accs, whole, f.v_dim)
+            multiply(k, f.T, xs, ws, accs, whole, f.v_dim, f.spread)
             if PER_WORD[f.T] == 2:
                 with k.when((seen & 1).ne(0)):
-                    lone = [(w + whole * f.v_dim).raw(W) & 0xFFFF for w in ws]
-                    one_step(k, f.T, [x + whole for x in xs], lone, accs)
+                    lone, step = (
+                        [(w + whole * f.v_dim).raw(W) & 0xFFFF for w in ws],
+                        spread_step if f.spread else one_step,
+                    )
+                    step(k, f.T, [x + whole * (2 if f.spread else 1) for x in xs], lone, accs)
             for line, row in zip(places, accs, strict=True):
                 for place, acc in zip(line, row, strict=True):
                     place.store(acc.v)
@@ -282,6 +291,7 @@ def _function(
         capped=s.softcap is not None,
         windowed=s.window is not None,
         sunk=sunk,
+        spread=spreads(NAMES_OF[dtype], features()),
     )
     return call, max(1, max_rows // num)
 
