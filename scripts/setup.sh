@@ -24,7 +24,7 @@ if [ -n "$without_venv" ]; then
     version=$("$without_venv" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     echo "$without_venv has no venv or ensurepip; on Debian and Ubuntu: apt-get install python$version-venv" >&2
 else
-    found=$(python3 --version 2>/dev/null || echo "none at all")
+    found=$("${PYTHON:-python3}" --version 2>/dev/null || echo "none at all")
     echo "Python 3.11 to 3.14 is needed, found: $found. Install one (Debian, Ubuntu: apt-get install python3.12 python3.12-venv), then run again, or name it: make PYTHON=/path/to/python serve" >&2
 fi
 exit 1
