@@ -24,6 +24,9 @@ _GPU = (3e12, 4e14)
 """Bytes and operations a second of a large GPU; half or twice as much is learned within a few steps."""
 _CORE_BYTES, _MOST_CORES = 25e9, 8
 """Bytes a second that one core reads, and how many fill the memory's bandwidth."""
+_CAUTION = 4.0
+"""A token may cost so many times what the operations take. Too little prefill is found out in a few short steps, too
+much in one long one."""
 _CORE_FLOPS = (("avx512_bf16", 2e11), ("avx512f", 9e10), ("avx2", 4e10), ("", 1e10))
 
 
@@ -48,11 +51,11 @@ def with_pace(
     """The plan with its step costs, and with a target where tokens are read as they come."""
     bytes_s, flops = _speed(device)
     base = work.weight_bytes / bytes_s + work.num_layers * _LAYER_SECONDS[device.kind]
-    each = 2.0 * active_parameters(work.network) / work.tp / flops
+    each = _CAUTION * 2.0 * active_parameters(work.network) / work.tp / flops
     target = _TARGET[device.kind] if is_watched else 0.0
     if is_watched:
         fits = max(0, int((target - base) / each))
-        why = f"beside a stream prefill gets about {fits} tokens, or the time of another decode step where that is more"
+        why = f"prefill beside a stream: {fits} tokens at first, or the time of another decode step where that is more"
         chosen.note("step time", f"{target * 1e3:g} ms", why)
     return replace(scheduler, step_seconds=target, step_base_seconds=base, step_token_seconds=each)
 

@@ -18,8 +18,9 @@ LEAST_CHUNK = 16
 FEW_WAITING = 4
 STRETCH = 2.0
 """A step of decodes may always take this much longer for the sake of prefill, also where it misses the target alone."""
-_RATE = 0.2
-_ODD = 4.0
+_RATE = 0.5
+"""How far a step moves the prediction: long prompts are few, and the second one should find what the first taught."""
+_ODD = 8.0
 """Times the prediction beyond which a step counts no more: a compilation, a page fault."""
 
 

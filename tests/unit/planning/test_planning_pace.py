@@ -65,18 +65,18 @@ def plan(device: DeviceFacts, config: dict[str, Any], *, is_watched: bool) -> Pl
 @pytest.mark.parametrize(
     ("device", "config", "base", "each"),
     [
-        (CPU, QWEN_06B, (0.02, 0.06), (2e-3, 5e-3)),  # measured: 0.05 and 0.0027
-        (H200, LLAMA_8B, (3.5e-3, 6e-3), (1.5e-5, 4e-5)),  # measured: 0.0046 and 2.4e-5
+        (CPU, QWEN_06B, (0.02, 0.06), (5e-3, 2e-2)),  # measured: 0.05 and 0.0027
+        (H200, LLAMA_8B, (3.5e-3, 6e-3), (5e-5, 2e-4)),  # measured: 0.0046 and 2.4e-5
     ],
 )
-def test_guesses_are_of_the_right_size(
+def test_guesses_are_on_the_careful_side(
     device: DeviceFacts, config: dict[str, Any], base: tuple[float, float], each: tuple[float, float]
 ) -> None:
     made = plan(device, config, is_watched=True).scheduler
     assert base[0] < made.step_base_seconds < base[1]
     assert each[0] < made.step_token_seconds < each[1]
     budget = StepBudget(made)
-    assert 30 <= budget.tokens(1, 1) <= 400, "a long prompt beside one stream comes in pieces"
+    assert 15 <= budget.tokens(1, 1) <= 400, "a long prompt beside one stream comes in pieces"
     assert budget.tokens(0, 1) == made.max_num_batched_tokens
 
 
