@@ -66,9 +66,9 @@ class Assembled:
     """Takes requests with a constraint; None without a tokenizer."""
 
 
-def assemble(args: "EngineArgs") -> Assembled:
+def assemble(args: "EngineArgs", is_watched: bool = False) -> Assembled:
     """Everything for one model, ready to step. Raises ValueError (errors.py) before any weight is read where it can."""
-    folder, described, plan = make_plan(args)
+    folder, described, plan = make_plan(args, is_watched=is_watched)
     tokenizer = None if args.skip_tokenizer_init else load_tokenizer(args, folder)
     generation = generation_config(args, folder)
     words = {} if tokenizer is None else compiler_words(args, folder, described.decoder.vocab)

@@ -43,7 +43,7 @@ class AsyncLLM:
     @classmethod
     def from_engine_args(cls, engine_args: EngineArgs, *_: Any, **__: Any) -> AsyncLLM:
         """An engine for these arguments; what vLLM takes beside them (usage context, loggers) has no meaning here."""
-        return cls(LLMEngine.from_engine_args(engine_args))
+        return cls(LLMEngine(engine_args, is_watched=True))
 
     # ---- the event loop's side ---------------------------------------------------------------------------------------
 

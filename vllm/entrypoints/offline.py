@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 class LLMEngine:
     """One model, ready to generate. Make it with `from_engine_args`; `close` gives all memory back."""
 
-    def __init__(self, args: "EngineArgs") -> None:
+    def __init__(self, args: "EngineArgs", is_watched: bool = False) -> None:
+        """`is_watched`: tokens are read as they come, so no step may keep them waiting for long."""
         self._args = args
-        self._assembled: Assembled | None = assemble(args)
+        self._assembled: Assembled | None = assemble(args, is_watched)
         self._deliveries: dict[str, Delivery] = {}
         self.tokenizer = self._assembled.tokenizer
         self.model_config = model_config_view(self._assembled)

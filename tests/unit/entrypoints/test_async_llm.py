@@ -139,3 +139,26 @@ def test_shutdown_ends_open_streams(engine):
             await task
 
     asyncio.run(main())
+
+
+def test_its_steps_keep_to_a_time(monkeypatch):
+    """Tokens are read as they come, here and from a server's engine; offline nobody waits for one."""
+    from vllm.config.args import EngineArgs
+    from vllm.entrypoints import engine_main, offline
+
+    asked = []
+
+    def assemble(args, is_watched=False):
+        asked.append(is_watched)
+        raise KeyError("enough")
+
+    monkeypatch.setattr(offline, "assemble", assemble)
+    monkeypatch.setattr(
+        "vllm.assembly.make_plan", lambda args, weights=True, is_watched=False: assemble(args, is_watched)
+    )
+    for make in (AsyncLLM.from_engine_args, offline.LLMEngine.from_engine_args):
+        with pytest.raises(KeyError):
+            make(EngineArgs())
+    with pytest.raises(KeyError):
+        engine_main.build({})
+    assert asked == [True, False, True]
