@@ -1,34 +1,110 @@
-"""The Triton kernel for few rows against the library: on a GPU in two dtypes, elsewhere float32 in the interpreter."""
+"""The Triton kernel for few rows against the library, alone and with norms, activation and residual folded in.
+
+On a GPU in two dtypes, elsewhere float32 in the interpreter.
+"""
 
 import pytest
 import torch
 
 from tests.kernels.triton_here import DEVICE
+from vllm.ops.fold import CASES, Folded, fold, folded_linear, folded_linear_mul, linear_fold
 from vllm.ops.linear import linear
-from vllm.ops.triton.linear import linear_triton, skinny, tiles
+from vllm.ops.triton.linear import (
+    few,
+    fold_triton,
+    folded_linear_mul_triton,
+    folded_linear_triton,
+    linear_fold_triton,
+    linear_triton,
+)
+from vllm.ops.triton.tiles import Tile, most_rows, tile_of
 
 pytestmark = [pytest.mark.gpu_too, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 DTYPES = (torch.bfloat16, torch.float16) if DEVICE == "cuda" else (torch.float32,)
 
 
+def random(*shape: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.randn(*shape, device=DEVICE).to(dtype)
+
+
+def close(got: torch.Tensor, want: torch.Tensor, tol: float) -> None:
+    error = (got.double() - want.double()).abs().max() / want.double().abs().max()
+    assert got.shape == want.shape and error <= tol, f"{error:.2e}"
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("splits", [1, 2, 4])
-@pytest.mark.parametrize("case", [(1, 512, 96), (5, 776, 40), (17, 1024, 64), (32, 2048, 136)], ids=str)
+@pytest.mark.parametrize("case", [(1, 512, 96), (5, 776, 40), (32, 1024, 136)], ids=str)
 def test_few_rows(case, splits, dtype):
     torch.manual_seed(0)
     rows, inputs, outputs = case
-    x = torch.randn(rows, 2 * inputs, device=DEVICE).to(dtype)[:, :inputs]
-    w, b = torch.randn(outputs, inputs, device=DEVICE).to(dtype), torch.randn(outputs, device=DEVICE).to(dtype)
+    x = random(rows, 2 * inputs, dtype=dtype)[:, :inputs]
+    w, b = random(outputs, inputs, dtype=dtype), random(outputs, dtype=dtype)
+    tile = Tile(64, 128, splits, 3)
     for bias in (None, b, None):  # a call leaves its tickets as it found them
-        got = skinny(x, w, bias, 32, 256, splits, 3)
+        got = few(x, w, tile, bias=bias)
         want = torch.nn.functional.linear(x.double(), w.double(), None if bias is None else bias.double())
-        error = (got.double() - want).abs().max() / want.abs().max()
-        assert got.dtype == dtype and error <= linear.tol.of(dtype), f"{error:.2e}"
-        assert torch.equal(got, skinny(x, w, bias, 32, 256, splits, 3))
+        assert got.dtype == dtype
+        close(got, want, linear.tol.of(dtype))
+        assert torch.equal(got, few(x, w, tile, bias=bias))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("way", ["lone", "hopper"])
+def test_every_way(way, dtype):
+    """One or two rows by themselves; where there is no copy engine its twin runs."""
+    torch.manual_seed(0)
+    for rows, inputs, outputs in ((1, 320, 96), (2, 512, 70)) if way == "lone" else ((3, 512, 128), (20, 1024, 256)):
+        h, w, b = (
+            random(rows, inputs, dtype=dtype),
+            random(outputs, inputs, dtype=dtype) / 8,
+            random(outputs, dtype=dtype),
+        )
+        tile = Tile(4, inputs, 1, 1, 4, "lone") if way == "lone" else Tile(64, 128, 2, 3, 4, "hopper")
+        f = fold(h, torch.rand(inputs, device=DEVICE) + 0.5)
+        f = Folded(f.hidden, f.scaled, torch.cat([f.squares / 5] * 5))
+        close(
+            few(f.scaled, w, tile, bias=b, folded=f, eps=1e-5),
+            folded_linear(f, 1e-5, w, b),
+            folded_linear.tol.of(dtype),
+        )
+        got = few(f.scaled, w, tile, folded=f, eps=1e-5, act=True)
+        close(got, folded_linear_mul(f, 1e-5, w), folded_linear_mul.tol.of(dtype))
+        stream, after = random(rows, outputs, dtype=dtype), torch.rand(outputs, device=DEVICE) + 0.5
+        want = linear_fold(h, w, stream.clone(), after)
+        scaled, sums = torch.empty_like(stream), torch.empty(-(-outputs // tile.bn), rows, device=DEVICE)
+        few(h, w, tile, out=stream, following=(after, scaled, sums))
+        for mine, theirs in ((stream, want.hidden), (scaled, want.scaled), (sums.sum(0), want.squares.sum(0))):
+            close(mine, theirs, linear_fold.tol.of(dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_norms_fold_into_the_maps_around_them(case, dtype):
+    torch.manual_seed(0)
+    rows, inputs, outputs = case
+    outputs += outputs % 2
+    h, w, b = random(rows, inputs, dtype=dtype), random(outputs, inputs, dtype=dtype) / 8, random(outputs, dtype=dtype)
+    weight = torch.rand(inputs, device=DEVICE) + 0.5
+    f, want = fold_triton(h, weight), fold(h, weight)
+    for got, expected in ((f.hidden, h), (f.scaled, want.scaled), (f.squares.sum(0), want.squares.sum(0))):
+        close(got, expected, fold.tol.of(dtype))
+    f = Folded(f.hidden, f.scaled, torch.cat([f.squares / 3] * 3))
+    close(folded_linear_triton(f, 1e-5, w, b), folded_linear(f, 1e-5, w, b), folded_linear.tol.of(dtype))
+    close(folded_linear_mul_triton(f, 1e-5, w), folded_linear_mul(f, 1e-5, w), folded_linear_mul.tol.of(dtype))
+    stream, after = random(rows, outputs, dtype=dtype), torch.rand(outputs, device=DEVICE) + 0.5
+    want = linear_fold(h, w, stream.clone(), after)
+    f = linear_fold_triton(h, w, stream, after)
+    assert f.hidden is stream, "the sum takes the place of the stream"
+    for got, expected in ((stream, want.hidden), (f.scaled, want.scaled), (f.squares.sum(0), want.squares.sum(0))):
+        close(got, expected, linear_fold.tol.of(dtype))
 
 
 def test_who_does_what():
     w = torch.randn(64, 32, device=DEVICE)
     x = torch.randn(3, 32, device=DEVICE)
     assert torch.equal(linear_triton(x, w), torch.nn.functional.linear(x, w)), "float32 is the library's"
-    assert tiles(6144, 1024)[2] == 1 and tiles(4096, 4096)[2] == 2 and tiles(1024, 3072)[2] == 4
+    assert tile_of(28672, 4096, 300) is None and tile_of(28672, 4096, 32, must=True, act=True) is not None
+    large = [(6144, 4096, False), (4096, 4096, False), (28672, 4096, True), (4096, 14336, False)]
+    small = [(4096, 1024, False), (1024, 2048, False), (6144, 1024, True), (1024, 3072, False)]
+    assert most_rows(large) == 64 and most_rows(small) == 32 and most_rows([(99, 64, False)]) == 32

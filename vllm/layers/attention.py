@@ -10,6 +10,7 @@ from vllm.layers.linear import column, row
 from vllm.layers.norm import NormLayer
 from vllm.ops.attention import AttentionShape
 from vllm.ops.batch import Batch
+from vllm.ops.fold import Folded
 from vllm.ops.heads import HeadsShape
 from vllm.ops.quantize import Quantized
 from vllm.parts.mixer import Attention
@@ -45,21 +46,41 @@ class AttentionLayer:
         self._group, slab = c.kv_plan.place(layer)
         block_size = c.kv_plan.groups[self._group].block_size
         self._cache = c.ops.helper("attention", "layout")(c.slabs[slab], c.kv_dtype, block_size, self._shape)
-        self._split, self._attend = c.ops.split_heads, c.ops.attention
+        self._split, self._attend, self._ops = c.ops.split_heads, c.ops.attention, c.ops
+        self._whole = c.whole_heads
+        self.folds = c.folds and self._whole and part.out_bias is False
+        """`folded` may be used."""
 
     def __call__(self, x: torch.Tensor | Quantized, batch: Batch) -> torch.Tensor:
-        qkv = self._qkv(x)
-        cos, sin = (None, None) if self._rope is None else self._ropes.at(self._rope, batch)
+        return self._out(self._mix(self._qkv(x), batch))
+
+    def folded(self, f: Folded, eps: float, batch: Batch, following: torch.Tensor) -> Folded:
+        """The stream with the result added, on its way from a norm with `eps` into one with the weight `following`."""
+        y = self._mix(self._ops.folded_linear(f, eps, self._qkv.packed, self._qkv.bias), batch)
+        return self._ops.linear_fold(y, self._out.alone.packed, f.hidden, following)  # type: ignore[no-any-return]
+
+    def maps(self) -> list[tuple[int, int, bool]]:
+        """(outputs, inputs, gated) of the projections."""
+        return [(*self._qkv.shape, False), (*self._out.alone.shape, False)]
+
+    def _mix(self, qkv: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """[T, H * D] from projections."""
+        turns = (None, None) if self._rope is None else self._ropes.at(self._rope, batch)
         q_norm = k_norm = None
         if self._norms is not None:
             if self._fused:
                 q_norm, k_norm = self._norms[0].weight, self._norms[1].weight
             else:
                 qkv = self._norm_rows(qkv)
-        q, k, v = self._split(qkv, self._heads, q_norm, k_norm, cos, sin)
         group = batch.groups[self._group]
-        y = self._attend(q, k, v, self._cache, batch, group, self._shape, self._sinks)
-        return self._out(y.reshape(y.shape[0], -1))
+        if self._whole and batch.max_query_len == 1:
+            y = self._ops.heads_attention(
+                qkv, self._heads, (q_norm, k_norm), turns, self._cache, batch, group, self._shape, self._sinks
+            )
+        else:
+            q, k, v = self._split(qkv, self._heads, q_norm, k_norm, *turns)
+            y = self._attend(q, k, v, self._cache, batch, group, self._shape, self._sinks)
+        return y.reshape(y.shape[0], -1)
 
     def _norm_rows(self, qkv: torch.Tensor) -> torch.Tensor:
         """Norms that are no RMS norm per head: over the whole row of heads, or layer norms."""

@@ -11,6 +11,7 @@ from vllm.layers.context import Context
 from vllm.layers.mlp import MLPLayer, MoELayer
 from vllm.layers.norm import NormLayer
 from vllm.ops.batch import Batch
+from vllm.ops.fold import Folded
 from vllm.parts.decoder import Block, Wiring
 from vllm.parts.ffn import MoE
 
@@ -35,6 +36,21 @@ class BlockLayer:
         if part.wiring is not Wiring.PARALLEL or not self.shares_norm or (reads is not None and reads.like(also)):
             self.pre_mixer.feed(reads)
         self.pre_ffn.feed(also)
+        self.folds = (
+            part.wiring is Wiring.SERIAL
+            and part.post_mixer is part.post_ffn is None
+            and self.scale == 1.0
+            and self.pre_mixer.folds
+            and self.pre_ffn.folds
+            and self.mixer.folds
+            and self.ffn.folds
+        )
+        """`folded` may be used."""
+
+    def maps(self) -> list[tuple[int, int, bool]]:
+        """(outputs, inputs, gated) of the maps of a block that folds."""
+        assert isinstance(self.ffn, MLPLayer)
+        return [*self.mixer.maps(), *self.ffn.maps()]
 
     def scaled(self, x: torch.Tensor) -> torch.Tensor:
         """x times the block's residual scale."""
@@ -49,6 +65,12 @@ class SerialBlock(BlockLayer):
         delta = self.scaled(self.post_mixer(self.mixer(h, batch)))
         x, h = self.pre_ffn.add(x, delta)
         return x, self.scaled(self.post_ffn(self.ffn(h)))
+
+    def folded(self, f: Folded, batch: Batch, following: torch.Tensor) -> Folded:
+        """The same for few tokens, one per sequence, norms folded into maps; `following` is the next one's weight."""
+        assert isinstance(self.ffn, MLPLayer) and self.pre_ffn.weight is not None
+        f = self.mixer.folded(f, self.pre_mixer.eps, batch, self.pre_ffn.weight)
+        return self.ffn.folded(f, self.pre_ffn.eps, following)
 
 
 class PostBlock(BlockLayer):

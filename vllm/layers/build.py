@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import torch
 
-from vllm.layers.block import make_block
+from vllm.layers.block import SerialBlock, make_block
 from vllm.layers.context import Context
 from vllm.layers.embedding import EmbeddingLayer, HeadLayer
 from vllm.layers.norm import NormLayer
@@ -35,19 +35,26 @@ class Model:
 
     def __init__(self, c: Context, decoder: Decoder) -> None:
         pp = c.mesh.pp
-        self.hidden_size, self.vocab, self.dtype = decoder.hidden, decoder.vocab, c.dtype
+        self.hidden_size, self.vocab, self.dtype, self._ops = decoder.hidden, decoder.vocab, c.dtype, c.ops
         self._embed = EmbeddingLayer(c, decoder.embed, decoder.head.tied and pp.is_last) if pp.is_first else None
         mine = stage_layers(len(decoder.blocks), pp.size, pp.rank)
         self._blocks = [make_block(c, decoder.blocks[i], i) for i in mine]
         self._norm = NormLayer(c, decoder.final_norm, "norm") if pp.is_last else None
         packed = self._embed.packed if self._embed is not None else None
         self._head = HeadLayer(c, decoder, packed) if pp.is_last else None
+        self._few = c.ops.helper("fold", "most")(self._blocks[0].maps()) if self._folds() else 0
+        """Most tokens of a step in which norms are folded into the maps around them."""
+
+    def _folds(self) -> bool:
+        return self._norm is not None and self._norm.folds and all(b.folds for b in self._blocks)
 
     def __call__(self, batch: Batch, hidden: torch.Tensor | None = None) -> torch.Tensor:
         """Run this rank's blocks. `hidden` is the previous stage's stream; None on the first stage."""
         if hidden is None:
             assert self._embed is not None, "only the first stage starts from tokens"
             hidden = self._embed(batch)
+        if batch.num_tokens <= self._few and batch.max_query_len == 1:
+            return self._folded(hidden, batch)
         x, delta = hidden, None
         for block in self._blocks:
             x, delta = block(x, delta, batch)
@@ -55,10 +62,19 @@ class Model:
             return self._norm.add(x, delta)[1]
         return x if delta is None else x + delta
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[N, E] -> [N, V] float32. Only on the last stage."""
+    def _folded(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
+        assert self._norm is not None
+        norms = [b.pre_mixer.weight for b in self._blocks] + [self._norm.weight]
+        f = self._ops.fold(hidden, norms[0])
+        for block, following in zip(self._blocks, norms[1:], strict=True):
+            assert isinstance(block, SerialBlock) and following is not None
+            f = block.folded(f, batch, following)
+        return self._norm(f.hidden)
+
+    def logits(self, hidden: torch.Tensor, wide: bool = True) -> torch.Tensor:
+        """[N, E] -> [N, V] float32; not `wide`: in whatever dtype holds the same. Only on the last stage."""
         assert self._head is not None, "only the last stage has a head"
-        return self._head(hidden)
+        return self._head(hidden, wide)
 
 
 def build(

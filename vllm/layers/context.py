@@ -34,6 +34,24 @@ class Context:
     weight_block: tuple[int, int] = (0, 0)
     """Rows and columns of a weight that share a scale."""
 
+    @property
+    def whole_heads(self) -> bool:
+        """`heads_attention` reads the cache that `attention` writes, and does more than call it."""
+        return (
+            self.kv_dtype == self.dtype
+            and self.ops.names()["heads_attention"] == self.ops.names()["attention"] != "reference"
+        )
+
+    @property
+    def folds(self) -> bool:
+        """Maps of few rows may take in the norms around them: one device, weights as they are, kernels for it."""
+        names = self.ops.names()
+        return (
+            self.mesh.tp.size * self.mesh.pp.size == 1
+            and self.linear == "linear"
+            and names["folded_linear"] == names["linear"] != "reference"
+        )
+
     def take(self, name: str) -> torch.Tensor:
         """The tensor of this name; it leaves the dict. KeyError names what is missing."""
         if name not in self.weights:

@@ -65,13 +65,14 @@ class HeadLayer:
         self._packed, self._bias = packed, c.take_if("head.bias")
         self._map = c.ops.chosen["linear"].helpers.get("wide", c.ops.linear)
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, E] -> [N, V] float32."""
+    def __call__(self, x: torch.Tensor, wide: bool = True) -> torch.Tensor:
+        """[N, E] -> [N, V] float32; not `wide`: perhaps in the dtype of x, where that says the same."""
         x = x if self._proj is None else self._proj(x)
         logits = self._axis.all_gather(self._map(x, self._packed, self._bias))
         if logits.shape[-1] > self._vocab:
             logits = logits[..., : self._vocab].contiguous()
-        logits = logits.float()
+        if wide or self._part.multiplier != 1.0 or self._part.softcap is not None:
+            logits = logits.float()
         part = self._part
         if part.multiplier != 1.0:
             logits = logits * part.multiplier

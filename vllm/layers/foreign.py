@@ -193,7 +193,7 @@ class ForeignModel:
         assert next(steps, None) is None, "the network made fewer attention calls than it was described with"
         return out[0][0]
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+    def logits(self, hidden: torch.Tensor, wide: bool = True) -> torch.Tensor:
         """[N, E] -> [N, V] float32."""
         return head_logits(self._head, self._given, hidden)
 

@@ -15,11 +15,13 @@ from vllm.ops.quantize import Intake, Quantized
 class Linear:
     """x W^T on this rank's share, + b; no communication. `exact` maps are never quantized."""
 
-    __slots__ = ("_bias", "_packed", "_run", "intake")
+    __slots__ = ("_bias", "_packed", "_run", "intake", "shape")
 
     def __init__(self, c: Context, weight: torch.Tensor, bias: torch.Tensor | None = None, exact: bool = False) -> None:
         kernel = c.ops.chosen["linear" if exact or c.comes_packed else c.linear]
         self._run = kernel.run
+        self.shape = int(weight.shape[0]), int(weight.shape[1])
+        """(outputs, inputs)"""
         self._packed = kernel.helpers["pack"](weight)
         self._bias = bias
         self.intake: Intake | None = None
@@ -33,10 +35,20 @@ class Linear:
             return cls(c, weight, bias)
         made = object.__new__(cls)
         kernel, static = c.ops.chosen[c.linear], c.take_if(f"{name}.input_scale")
-        made._run, made._bias = kernel.run, bias
+        made._run, made._bias, made.shape = kernel.run, bias, (int(weight.shape[0]), int(weight.shape[1]))
         made._packed = kernel.helpers["pack"](weight, scale, static if c.weight_block == (0, 0) else c.weight_block)
         made.intake = made._packed.intake
         return made
+
+    @property
+    def packed(self) -> object:
+        """The weight as the op reads it, for ops that fuse this map."""
+        return self._packed
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The bias, for ops that fuse this map."""
+        return self._bias
 
     def __call__(self, x: torch.Tensor | Quantized) -> torch.Tensor:
         return self._run(x, self._packed, self._bias)
@@ -53,6 +65,12 @@ class RowLinear:
         self._map = Linear.named(c, name, bias if alone else None)
         self._bias = None if alone else bias
         self.intake = self._map.intake
+
+    @property
+    def alone(self) -> Linear:
+        """The map, on an axis of one rank."""
+        assert self._axis.size == 1, "a sum over ranks comes behind this map"
+        return self._map
 
     def __call__(self, x: torch.Tensor | Quantized) -> torch.Tensor:
         y = self._axis.all_reduce(self._map(x))

@@ -4,6 +4,7 @@ import torch
 
 from vllm.layers.context import Context
 from vllm.layers.linear import column, row
+from vllm.ops.fold import Folded
 from vllm.ops.quantize import Quantized
 from vllm.parts.ffn import MLP, MoE
 
@@ -11,15 +12,17 @@ from vllm.parts.ffn import MLP, MoE
 class MLPLayer:
     """down(act(gate(x)) * up(x)), or down(act(up(x))) without a gate."""
 
-    __slots__ = ("_act", "_activate", "_down", "_quantize", "_up", "intake")
+    __slots__ = ("_act", "_activate", "_down", "_ops", "_quantize", "_up", "folds", "intake")
 
     def __init__(self, c: Context, part: MLP, name: str) -> None:
         self._up = column(c, f"{name}.gate_up" if part.gated else f"{name}.up")
         self._down = row(c, f"{name}.down")
         self._activate = c.ops.activate_mul if part.gated else c.ops.activate
-        self._act = part.act
         self.intake = self._up.intake
         self._quantize = c.ops.activate_mul_quantize if part.gated and self._down.intake is not None else None
+        self._act, self._ops = part.act, c.ops
+        self.folds = c.folds and part.gated and part.act == "silu" and not part.bias
+        """`folded` may be used."""
 
     def __call__(self, x: torch.Tensor | Quantized) -> torch.Tensor:
         up = self._up(x)
@@ -27,12 +30,22 @@ class MLPLayer:
             return self._down(self._quantize(up, self._act, self._down.intake))
         return self._down(self._activate(up, self._act))
 
+    def maps(self) -> list[tuple[int, int, bool]]:
+        """(outputs, inputs, gated) of the maps."""
+        return [(*self._up.shape, True), (*self._down.alone.shape, False)]
+
+    def folded(self, f: Folded, eps: float, following: torch.Tensor) -> Folded:
+        """The stream with the result added, on its way from a norm with `eps` into one with the weight `following`."""
+        y = self._ops.folded_linear_mul(f, eps, self._up.packed)
+        return self._ops.linear_fold(y, self._down.alone.packed, f.hidden, following)  # type: ignore[no-any-return]
+
 
 class MoELayer:
     """Routed experts, each cut over tp along its inner size, and perhaps an expert that every token visits."""
 
     intake = None
     """The router reads tokens as they are."""
+    folds = False
 
     def __init__(self, c: Context, part: MoE, name: str) -> None:
         self._part, self._axis, self._ops = part, c.mesh.tp, c.ops

@@ -37,6 +37,17 @@ class NormLayer:
         if self._part is not None and self._part.kind == "rms" and self._axis is None:
             self._intake = intake
 
+    @property
+    def folds(self) -> bool:
+        """An RMS norm with a weight, whose row factor may be applied behind a product."""
+        return self._part is not None and self._part.kind == "rms" and self._weight is not None and self._axis is None
+
+    @property
+    def eps(self) -> float:
+        """What is added to the mean, for ops that fuse this norm."""
+        assert self._part is not None
+        return self._part.eps
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """The norm of x; `Quantized` where the layer was told to feed an intake."""
         part = self._part

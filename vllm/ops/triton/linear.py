@@ -1,8 +1,12 @@
 """Linear maps of few rows on a GPU: weights are read once, at the speed of memory; many rows go to the library.
 
-    program (tile of outputs, share of K): a part of x W^T in float32 ─▶ the last program of a tile adds the parts
+    program (tile of outputs, share of K): W x^T of the share in float32
+      ─▶ the last program of a tile adds the shares ─▶ norm before, activation, residual, norm behind
 
-The parts are added in a fixed order, so a result does not depend on who came last. Tiles were chosen on an H200.
+Weights are the first operand, so that the wide tensor-core products of Hopper take them from shared memory as they are
+and a row costs a column. Shares are added in a fixed order, so a result does not depend on who came last. The same
+kernel with Hopper's copy engine: `linear_hopper.py`. One row or two of a small weight: a program holds all it needs of
+the weight before its turn (`_lone`). Tiles: `tiles.py`.
 """
 
 import torch
@@ -10,54 +14,134 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
+from vllm.ops.fold import Folded, fold, folded_linear, folded_linear_mul, linear_fold
 from vllm.ops.linear import linear
 from vllm.ops.table import Target
 from vllm.ops.triton.chain import CHAINED, follow, tickets
-
-_SMALL, _MEDIUM = 1 << 23, 1 << 24
-"""Weights up to these sizes leave the library waiting: for 32 rows, and for 16. Larger ones keep it at full speed."""
+from vllm.ops.triton.linear_hopper import HAS_COPY_ENGINE, run_hopper
+from vllm.ops.triton.tiles import Tile, most_rows, tile_of
 
 
 @triton.jit
-def _skinny(x, w, bias, out, parts, tickets, M, x_stride, N: tl.constexpr, K: tl.constexpr, BM: tl.constexpr,
-            BN: tl.constexpr, BK: tl.constexpr, SPLITS: tl.constexpr, BIAS: tl.constexpr):  # fmt: skip
+def _few(x, w, bias, squares, hidden, norm, out, scaled, sums, parts, tickets, M, x_stride, eps, N: tl.constexpr,
+         K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLITS: tl.constexpr,
+         STAGES: tl.constexpr, FOLDED: tl.constexpr, FP: tl.constexpr, ACT: tl.constexpr, ADD: tl.constexpr,
+         BIAS: tl.constexpr, EVEN: tl.constexpr):  # fmt: skip
     tile, split = tl.program_id(0), tl.program_id(1)
-    m, n, k = tl.arange(0, BM), tile * BN + tl.arange(0, BN), tl.arange(0, BK)
-    share: tl.constexpr = (K + BK * SPLITS - 1) // (BK * SPLITS)
-    acc = tl.zeros((BM, BN), tl.float32)
+    O: tl.constexpr = N // 2 if ACT else N  # noqa: E741
+    share: tl.constexpr = (K + BK * SPLITS - 1) // (BK * SPLITS) * BK
+    row, m, k = tl.arange(0, BN), tl.arange(0, BM), tl.arange(0, BK)
+    n = tile * BN + row
+    start = w + (tile * BN).to(tl.int64) * K + split * share
     follow()
-    for i in range(share):
-        at = (split * share + i) * BK + k
-        weight = tl.load(
-            w + n[None, :].to(tl.int64) * K + at[:, None], (n[None, :] < N) & (at[:, None] < K), 0.0,
-            eviction_policy="evict_first",
-        )  # fmt: skip
-        row = tl.load(x + m[:, None] * x_stride + at[None, :], (m[:, None] < M) & (at[None, :] < K), 0.0)
-        acc += tl.dot(row, weight)
-    there = (m[:, None] < M) & (n[None, :] < N)
-    spot = m[:, None] * N + n[None, :]
+    there = (m < M)[None, :]
+    x += split * share
+    acc = tl.zeros((BN, BM), tl.float32)
+    second = tl.zeros((BN, BM), tl.float32)
+    for i in tl.range(0, share, BK, num_stages=STAGES):
+        at = i + k
+        spot = row[:, None] * K + at[None, :]
+        if EVEN:
+            weight = tl.load(start + spot, eviction_policy="evict_first")
+            value = tl.load(x + m[None, :] * x_stride + at[:, None], there, 0.0)
+        else:
+            inside = (n[:, None] < O) & (split * share + at[None, :] < K)
+            weight = tl.load(start + spot, inside, 0.0, eviction_policy="evict_first")
+            value = tl.load(x + m[None, :] * x_stride + at[:, None], there & (split * share + at[:, None] < K), 0.0)
+        acc = tl.dot(weight, value, acc)
+        if ACT:
+            if EVEN:
+                weight = tl.load(start + O * K + spot, eviction_policy="evict_first")
+            else:
+                weight = tl.load(start + O * K + spot, inside, 0.0, eviction_policy="evict_first")
+            second = tl.dot(weight, value, second)
+    there = there & (n[:, None] < O)
     if SPLITS > 1:
-        tl.store(parts + split * BM * N + spot, acc, n[None, :] < N)
+        spot = m[None, :] * N + n[:, None]
+        tl.store(parts + split * BM * N + spot, acc, n[:, None] < O)
+        if ACT:
+            tl.store(parts + split * BM * N + O + spot, second, n[:, None] < O)
         tl.debug_barrier()
         if tl.atomic_add(tickets + tile, 1) != SPLITS - 1:
             return
         tl.store(tickets + tile, 0)
-        acc = tl.zeros((BM, BN), tl.float32)
+        acc = tl.zeros((BN, BM), tl.float32)
+        second = tl.zeros((BN, BM), tl.float32)
         for s in tl.static_range(SPLITS):
-            acc += tl.load(parts + s * BM * N + spot, n[None, :] < N, 0.0, cache_modifier=".cg")
+            acc += tl.load(parts + s * BM * N + spot, n[:, None] < O, 0.0, cache_modifier=".cg")
+            if ACT:
+                second += tl.load(parts + s * BM * N + O + spot, n[:, None] < O, 0.0, cache_modifier=".cg")
+    if FOLDED:
+        s = tl.arange(0, FP)
+        total = tl.load(squares + s[:, None] * M + m[None, :], (s[:, None] < FOLDED) & (m[None, :] < M), 0.0)
+        factor = tl.rsqrt(tl.sum(total, 0) / K + eps)[None, :]
+        acc, second = acc * factor, second * factor
     if BIAS:
-        acc += tl.load(bias + n, n < N, 0.0).to(tl.float32)[None, :]
-    tl.store(out + spot, acc.to(out.dtype.element_ty), there)
+        acc += tl.load(bias + n, n < O, 0.0).to(tl.float32)[:, None]
+    spot = m[None, :] * O + n[:, None]
+    if ACT:
+        # why: the reference rounds both halves to the dtype
+        gate, up = acc.to(out.dtype.element_ty).to(tl.float32), second.to(out.dtype.element_ty).to(tl.float32)
+        acc = gate / (1.0 + tl.exp(-gate)) * up
+    if ADD:
+        y = acc.to(out.dtype.element_ty) + tl.load(hidden + spot, there, 0.0)
+        wide = tl.where(there, y.to(tl.float32), 0.0)
+        tl.store(scaled + spot, (wide * tl.load(norm + n, n < O, 0.0)[:, None]).to(out.dtype.element_ty), there)
+        tl.store(sums + tile * M + m, tl.sum(wide * wide, 0), m < M)
+        tl.store(out + spot, y, there)
+    else:
+        tl.store(out + spot, acc.to(out.dtype.element_ty), there)
 
 
-def tiles(outputs: int, inputs: int) -> tuple[int, int, int, int]:
-    """(BN, BK, splits, stages) for a weight."""
-    if outputs * inputs > _SMALL:
-        return 32, 256, 2, 3
-    splits = 1
-    while splits < 4 and triton.cdiv(outputs, 32) * splits < 128 and inputs >= 512 * splits:
-        splits *= 2
-    return (32, 256, splits, 3) if splits < 4 else (32, 128, splits, 4)
+@triton.jit
+def _lone(x, w, bias, squares, hidden, norm, out, scaled, sums, x_stride, eps, N: tl.constexpr, K: tl.constexpr,
+          KP: tl.constexpr, ROWS: tl.constexpr, BN: tl.constexpr, FOLDED: tl.constexpr, FP: tl.constexpr,
+          ACT: tl.constexpr, ADD: tl.constexpr, BIAS: tl.constexpr):  # fmt: skip
+    tile = tl.program_id(0)
+    O: tl.constexpr = N // 2 if ACT else N  # noqa: E741
+    n, k = tile * BN + tl.arange(0, BN), tl.arange(0, KP)
+    spot = n[:, None] * K + k[None, :]
+    inside = (n[:, None] < O) & (k[None, :] < K)
+    weight = tl.load(w + spot, inside, 0.0, eviction_policy="evict_first")
+    other = weight
+    if ACT:
+        other = tl.load(w + O * K + spot, inside, 0.0, eviction_policy="evict_first")
+    after = tl.load(norm + n, n < O, 0.0) if ADD else 0.0
+    follow()
+    for row in tl.static_range(ROWS):
+        value = tl.load(x + row * x_stride + k, k < K, 0.0).to(tl.float32)[None, :]
+        at = row * O + n
+        stream = tl.load(hidden + at, n < O, 0.0) if ADD else 0.0
+        acc = tl.sum(weight.to(tl.float32) * value, 1)
+        second = tl.sum(other.to(tl.float32) * value, 1) if ACT else acc
+        if FOLDED:
+            s = tl.arange(0, FP)
+            factor = tl.rsqrt(tl.sum(tl.load(squares + s * ROWS + row, s < FOLDED, 0.0), 0) / K + eps)
+            acc, second = acc * factor, second * factor
+        if BIAS:
+            acc += tl.load(bias + n, n < O, 0.0).to(tl.float32)
+        if ACT:
+            # why: the reference rounds both halves to the dtype
+            gate, up = acc.to(out.dtype.element_ty).to(tl.float32), second.to(out.dtype.element_ty).to(tl.float32)
+            acc = gate / (1.0 + tl.exp(-gate)) * up
+        if ADD:
+            y = acc.to(out.dtype.element_ty) + stream
+            wide = tl.where(n < O, y.to(tl.float32), 0.0)
+            tl.store(scaled + at, (wide * after).to(out.dtype.element_ty), n < O)
+            tl.store(sums + tile * ROWS + row, tl.sum(wide * wide, 0))
+            tl.store(out + at, y, n < O)
+        else:
+            tl.store(out + at, acc.to(out.dtype.element_ty), n < O)
+
+
+@triton.jit
+def _fold(hidden, weight, scaled, squares, E: tl.constexpr, EP: tl.constexpr):
+    row, e = tl.program_id(0).to(tl.int64), tl.arange(0, EP)
+    follow()
+    value = tl.load(hidden + row * E + e, e < E, 0.0).to(tl.float32)
+    factor = tl.load(weight + e, e < E, 0.0)
+    tl.store(scaled + row * E + e, (value * factor).to(scaled.dtype.element_ty), e < E)
+    tl.store(squares + row, tl.sum(value * value, 0))
 
 
 def _when(target: Target) -> bool:
@@ -68,26 +152,91 @@ def _when(target: Target) -> bool:
 def linear_triton(x_TE: torch.Tensor, packed: object, bias_O: torch.Tensor | None = None) -> torch.Tensor:
     """See the op."""
     assert isinstance(packed, torch.Tensor)
-    rows, (outputs, inputs) = x_TE.shape[0], packed.shape
-    most = 32 if packed.numel() <= _SMALL else 16 if packed.numel() <= _MEDIUM else 0
-    if rows > most or x_TE.dtype is torch.float32 or inputs % 8:
-        return F.linear(x_TE, packed, bias_O)
-    return skinny(x_TE, packed, bias_O, *tiles(outputs, inputs))
+    tile = None if x_TE.dtype is torch.float32 else tile_of(*packed.shape, x_TE.shape[0])
+    return F.linear(x_TE, packed, bias_O) if tile is None else few(x_TE, packed, tile, bias=bias_O)
 
 
-def skinny(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, bn: int, bk: int, splits: int, stages: int
+def few(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    tile: Tile,
+    *,
+    bias: torch.Tensor | None = None,
+    folded: Folded | None = None,
+    eps: float = 0.0,
+    act: bool = False,
+    out: torch.Tensor | None = None,
+    following: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """The kernel with tiles of one's own choice."""
+    """The kernel. `folded`: x is `folded.scaled`. `following`: (weight of the norm behind, its `scaled`, its sums)."""
     rows, (outputs, inputs) = x.shape[0], weight.shape
-    out = torch.empty((rows, outputs), dtype=x.dtype, device=x.device)
-    height, grid = 16 if rows <= 16 else 32, (triton.cdiv(outputs, bn), splits)
+    wide = outputs // 2 if act else outputs
+    hidden = out
+    out = torch.empty((rows, wide), dtype=x.dtype, device=x.device) if out is None else out
+    norm, scaled, sums = following if following is not None else (out, out, out)
+    shares = 0 if folded is None else folded.squares.shape[0]
+    folds = shares, triton.next_power_of_2(max(1, shares)), act, following is not None, bias is not None
+    squares = out if folded is None else folded.squares
+    memory = out if bias is None else bias, squares, out if hidden is None else hidden, norm, out, scaled, sums
+    if tile.way == "lone":
+        _lone[(triton.cdiv(wide, tile.bn),)](
+            x, weight, *memory, x.stride(0), eps, outputs, inputs, triton.next_power_of_2(inputs), rows, tile.bn,
+            *folds, num_warps=tile.warps, **CHAINED,
+        )  # fmt: skip
+        return out
+    height, grid = max(8, triton.next_power_of_2(rows)), (triton.cdiv(wide, tile.bn), tile.splits)
     parts, waiting = out, out
-    if splits > 1:
-        parts = torch.empty((splits, height, outputs), dtype=torch.float32, device=x.device)
+    if tile.splits > 1:
+        parts = torch.empty((tile.splits, max(16, height), outputs), dtype=torch.float32, device=x.device)
         waiting = tickets(x.device, grid[0])
-    _skinny[grid](
-        x, weight, bias if bias is not None else out, out, parts, waiting, rows, x.stride(0), outputs, inputs, height,
-        bn, bk, splits, bias is not None, num_warps=4, num_stages=stages, **CHAINED,
+    even = wide % tile.bn == 0 and inputs % (tile.bk * tile.splits) == 0
+    memory = *memory, parts, waiting
+    if tile.way == "hopper" and even and HAS_COPY_ENGINE and x.stride(0) % 8 == 0:
+        run_hopper(grid, x, weight, memory, eps, height, tile, folds)
+        return out
+    _few[grid](
+        x, weight, *memory, rows, x.stride(0), eps, outputs, inputs, max(16, height), tile.bn, tile.bk, tile.splits,
+        tile.stages, *folds, even, num_warps=tile.warps, num_stages=tile.stages, **CHAINED,
     )  # fmt: skip
     return out
+
+
+@fold.kernel("triton", when=_when, most=most_rows)
+def fold_triton(hidden_TE: torch.Tensor, weight_E: torch.Tensor) -> Folded:
+    """See the op."""
+    rows, dim = hidden_TE.shape
+    hidden = hidden_TE.contiguous()
+    scaled, squares = torch.empty_like(hidden), torch.empty((1, rows), dtype=torch.float32, device=hidden.device)
+    _fold[(rows,)](hidden, weight_E, scaled, squares, dim, triton.next_power_of_2(dim), num_warps=4, **CHAINED)
+    return Folded(hidden, scaled, squares)
+
+
+@folded_linear.kernel("triton", when=_when)
+def folded_linear_triton(f: Folded, eps: float, packed: object, bias_O: torch.Tensor | None = None) -> torch.Tensor:
+    """See the op."""
+    assert isinstance(packed, torch.Tensor)
+    tile = tile_of(*packed.shape, f.hidden.shape[0], must=True)
+    assert tile is not None
+    return few(f.scaled, packed, tile, bias=bias_O, folded=f, eps=eps)
+
+
+@folded_linear_mul.kernel("triton", when=_when)
+def folded_linear_mul_triton(f: Folded, eps: float, packed: object) -> torch.Tensor:
+    """See the op."""
+    assert isinstance(packed, torch.Tensor)
+    tile = tile_of(*packed.shape, f.hidden.shape[0], must=True, act=True)
+    assert tile is not None
+    return few(f.scaled, packed, tile, folded=f, eps=eps, act=True)
+
+
+@linear_fold.kernel("triton", when=_when)
+def linear_fold_triton(x_TI: torch.Tensor, packed: object, hidden_TE: torch.Tensor, weight_E: torch.Tensor) -> Folded:
+    """See the op; the sum takes the place of h."""
+    assert isinstance(packed, torch.Tensor)
+    rows, outputs = hidden_TE.shape
+    tile = tile_of(*packed.shape, rows, must=True)
+    assert tile is not None
+    scaled = torch.empty_like(hidden_TE)
+    sums = torch.empty((triton.cdiv(outputs, tile.bn), rows), dtype=torch.float32, device=hidden_TE.device)
+    few(x_TI, packed, tile, out=hidden_TE, following=(weight_E, scaled, sums))
+    return Folded(hidden_TE, scaled, sums)

@@ -1,0 +1,169 @@
+"""`python -m benchmarks.tuning.linear [OUT.json] [SHAPE | ROWS ...]`: time `few` over tiles, keep the best.
+
+Every candidate is compiled and compared with the library by a pool of processes, then timed alone: a graph of calls
+over copies of the weight that together exceed the second-level cache, microseconds a call. Writes
+`vllm/ops/triton/tiles_sm90.py`. Takes one GPU and a minute or two.
+"""
+
+import json
+import multiprocessing
+import sys
+from dataclasses import astuple
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from vllm.ops.fold import Folded
+from vllm.ops.triton import linear as room
+from vllm.ops.triton.tiles import Tile
+from vllm.ops.triton.tiles_sm90 import TILES
+
+SHAPES = {
+    "8b.qkv": (6144, 4096, "in"), "8b.o": (4096, 4096, "add"), "8b.up": (28672, 4096, "act"),
+    "8b.down": (4096, 14336, "add"),
+    "0.6b.qkv": (4096, 1024, "in"), "0.6b.o": (1024, 2048, "add"), "0.6b.up": (6144, 1024, "act"),
+    "0.6b.down": (1024, 3072, "add"),
+    "30b.qkv": (5120, 2048, "in"), "30b.o": (2048, 4096, "add"),
+}  # fmt: skip
+ROWS = (1, 2, 8, 32, 64, 128)
+_LARGER_THAN_CACHE = 200 << 20
+TABLE = Path(room.__file__).with_name("tiles_sm90.py")
+
+
+def candidates(outputs: int, inputs: int, kind: str, rows: int) -> list[Tile]:
+    """Tiles worth trying."""
+    found, wide = [], outputs // 2 if kind == "act" else outputs
+    if rows <= 2:
+        for bn in (2, 4, 8, 16):
+            for warps in (4, 8):
+                each = bn * inputs * (2 if kind == "act" else 1) // (32 * warps)
+                if 32 <= each <= 256:
+                    found.append(Tile(bn, inputs, 1, 1, warps, "lone"))
+        return found
+    sides = [(64, 128, "hopper"), (64, 64, "hopper"), (128, 64, "hopper"), (128, 128, "hopper")]
+    if wide * inputs <= 1 << 23 and rows <= 32:
+        sides += [(32, 128, "plain"), (64, 256, "hopper"), (16, 256, "plain")]
+    for bn, bk, way in sides:
+        tiles, fits = wide // bn, []
+        for splits in (1, 2, 3, 4, 6, 7, 8, 12):
+            if inputs % (bk * splits) == 0 and 48 <= tiles * splits <= 700:
+                fits.append(splits)
+        fits = sorted(fits, key=lambda s: abs(tiles * s - 190))[:2]
+        for splits in fits:
+            each = (bn * (2 if kind == "act" else 1) + max(8, rows)) * bk * 2
+            for budget in (104 << 10, 208 << 10):
+                stages = min(budget // each, inputs // splits // bk + (way == "plain"), 12 if way == "hopper" else 8)
+                if stages >= 2:
+                    found.append(Tile(bn, bk, splits, stages, 8 if bn == 128 and rows >= 128 else 4, way))
+    return list(dict.fromkeys(found))
+
+
+class Call:
+    """One shape with as many rows."""
+
+    def __init__(self, outputs: int, inputs: int, kind: str, rows: int, copies: int) -> None:
+        self.kind, self.wide = kind, outputs // 2 if kind == "act" else outputs
+        self.weights = [torch.randn(outputs, inputs, device="cuda", dtype=torch.bfloat16) for _ in range(copies)]
+        self.x = torch.randn(rows, inputs, device="cuda", dtype=torch.bfloat16)
+        shares = inputs // (64 if rows > 2 else 8)
+        self.sums = torch.full((shares, rows), inputs / shares, device="cuda")
+        self.hidden = torch.zeros(rows, outputs, device="cuda", dtype=torch.bfloat16)
+        self.norm = torch.ones(outputs, device="cuda")
+
+    def ours(self, weight: torch.Tensor, tile: Tile) -> torch.Tensor:
+        if self.kind == "add":
+            sums = torch.empty(-(-self.wide // tile.bn), self.x.shape[0], device="cuda")
+            return room.few(
+                self.x, weight, tile, out=self.hidden, following=(self.norm, torch.empty_like(self.hidden), sums)
+            )
+        return room.few(
+            self.x, weight, tile, folded=Folded(self.x, self.x, self.sums), eps=1e-6, act=self.kind == "act"
+        )
+
+    def library(self, weight: torch.Tensor) -> torch.Tensor:
+        return F.linear(self.x, weight)
+
+    def want(self, weight: torch.Tensor) -> torch.Tensor:
+        y = F.linear(self.x.float(), weight.float())
+        if self.kind != "act":
+            return y
+        gate, up = y.bfloat16().float().chunk(2, -1)
+        return F.silu(gate) * up
+
+
+def check(job: tuple[int, int, str, int, Tile]) -> float:
+    """Compile one candidate; its error relative to the largest value. NaN: it cannot run."""
+    outputs, inputs, kind, rows, tile = job
+    torch.manual_seed(0)
+    call = Call(outputs, inputs, kind, rows, 1)
+    try:
+        got = call.ours(call.weights[0], tile).float()
+        want = call.want(call.weights[0])
+        return float((got - want).abs().max() / want.abs().max())
+    except Exception as error:
+        print(f"{job}: {type(error).__name__}: {str(error)[:100]}", flush=True)
+        return float("nan")
+
+
+def time_of(run: Any, weights: list[torch.Tensor], least: int = 24) -> float:
+    """Microseconds a call inside a graph."""
+    for w in weights[:2]:
+        run(w)
+    torch.cuda.synchronize()
+    graph, calls = torch.cuda.CUDAGraph(), max(least, len(weights))
+    with torch.cuda.graph(graph):
+        for i in range(calls):
+            run(weights[i % len(weights)])
+    graph.replay()
+    best = float("inf")
+    for _ in range(3):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        best = min(best, begin.elapsed_time(end) * 1e3 / calls)
+    return best
+
+
+def main(names: list[str]) -> None:
+    """Tune the shapes of `names`, or all."""
+    out = names.pop(0) if names and names[0].endswith(".json") else ""
+    wanted = [int(n) for n in names if n.isdigit()] or ROWS
+    names = [n for n in names if not n.isdigit()] or list(SHAPES)
+    jobs = [
+        (*SHAPES[name], rows, tile) for name in names for rows in wanted for tile in candidates(*SHAPES[name], rows)
+    ]
+    with multiprocessing.get_context("spawn").Pool(14) as pool:
+        errors = dict(zip(jobs, pool.map(check, jobs, chunksize=2), strict=True))
+    report, table = [], dict(TILES)
+    for name in names:
+        outputs, inputs, kind = SHAPES[name]
+        for rows in wanted:
+            call = Call(outputs, inputs, kind, rows, max(2, -(-_LARGER_THAN_CACHE // (outputs * inputs * 2))))
+            library = time_of(call.library, call.weights)
+            times = []
+            for tile in candidates(outputs, inputs, kind, rows):
+                error = errors[outputs, inputs, kind, rows, tile]
+                if not error < 0.02:
+                    print(f"{name} {rows} {tile}: error {error}")
+                    continue
+                times.append((time_of(partial(call.ours, tile=tile), call.weights), tile))
+            times.sort(key=lambda one: one[0])
+            best, tile = times[0]
+            floor = outputs * inputs * 2 / 4.375e6
+            table[outputs, inputs, kind == "act", rows] = (*astuple(tile), round(best, 1), round(library, 1))
+            print(f"{name} {rows}: {tile} {best:.1f} us, library {library:.1f}, floor {floor:.1f}", flush=True)
+            report.append([name, rows, library, floor, [(t, *astuple(c)) for t, c in times]])
+    head, _, tail = TABLE.read_text().partition("= {")
+    lines = "".join(f"    {key}: {value},\n" for key, value in sorted(table.items())).replace("'", '"')
+    TABLE.write_text(head + "= {\n" + lines + "}" + tail[tail.index("}") + 1 :])
+    if out:
+        Path(out).write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,66 @@
+"""Attention from projections in one Triton kernel against the composition of the references."""
+
+import pytest
+import torch
+
+from tests.kernels.test_cpu_attention import Paged
+from tests.kernels.test_triton_attention import moved, on_device
+from tests.kernels.triton_here import DEVICE, DTYPES
+from vllm.ops.attention import write_kv
+from vllm.ops.heads import HeadsShape
+from vllm.ops.heads_attention import heads_attention
+from vllm.ops.triton.decode import heads_attention_triton, num_shares
+
+pytestmark = [pytest.mark.gpu_too, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+CASES = (
+    # P, (H, K, D, N), query lens, context lens, window, softcap, sinks; norms, rotated dimensions, clip, interleaved
+    ((64, (16, 8, 128, 128), (1, 1, 1), (1, 63, 200), None, None, False), True, 128, None, False),
+    ((16, (8, 2, 64, 64), (1, 1, 1, 1), (1, 7, 100, 233), None, None, True), False, 64, None, False),
+    ((32, (14, 2, 64, 64), (1, 1), (64, 327), 100, None, False), False, 32, None, True),
+    ((64, (4, 2, 32, 32), (1, 1, 1), (40, 200, 3), 17, 5.0, True), True, 16, 1.0, False),
+    ((16, (4, 4, 80, 80), (1,), (37,), None, None, False), True, 0, None, False),
+)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_agrees_with_the_references(case, dtype):
+    torch.manual_seed(0)
+    paged, normed, turned, clip, interleaved = case
+    p = on_device(Paged(paged, dtype, garbage=0))
+    queries, contexts = list(paged[2]), list(paged[3])
+    heads = HeadsShape(p.H, p.K, p.D, 1e-6, clip, interleaved)
+    norms = (torch.rand(p.D) + 0.5, torch.rand(p.D) + 0.5) if normed else (None, None)
+    b, g = p.batch(list(range(len(queries))), contexts, [0] * len(queries))
+    before = p.tokens(b.num_tokens)
+    write_kv(*before[1:], p.plain, g, p.shape)
+    fill(p, before, g)
+    sinks = None if p.sinks is None else p.sinks.to(DEVICE)
+    for _ in range(2):  # a call leaves its tickets as it found them
+        b, g = p.batch(list(range(len(queries))), queries, contexts)
+        qkv = torch.randn(len(queries), (p.H + 2 * p.K) * p.D).to(dtype)
+        angle = torch.rand(len(queries), turned // 2) * 6
+        turns = (angle.cos(), angle.sin()) if turned else (None, None)
+        want = heads_attention(qkv, heads, norms, turns, p.plain, b, g, p.shape, p.sinks)
+        moved(b, g)
+        there = [tuple(None if x is None else x.to(DEVICE) for x in two) for two in (norms, turns)]
+        got = heads_attention_triton(qkv.to(DEVICE), heads, *there, p.cache, b, g, p.shape, sinks).cpu()
+        error = (got.double() - want.double()).abs().max() / want.double().abs().max()
+        allowed = 1e-4 if dtype is torch.float32 and DEVICE == "cuda" else heads_attention.tol.of(dtype)
+        assert error <= allowed, f"{error:.2e}"
+        contexts = [c + 1 for c in contexts] if all((c + 2) // p.P == c // p.P for c in contexts) else contexts
+
+
+def fill(p: Paged, tokens: list[torch.Tensor], group) -> None:
+    """Write keys and values into the Triton layout."""
+    blocks, size = p.cache.flat.shape[0], p.K * p.P * p.D
+    keys = p.cache.flat[:, :size].view(blocks, p.K, p.P, p.D)
+    values = p.cache.flat[:, size : size + p.K * p.P * p.N].view(blocks, p.K, p.P, p.N)
+    slots = group.slot_mapping
+    keys[slots // p.P, :, slots % p.P] = tokens[1].to(DEVICE)
+    values[slots // p.P, :, slots % p.P] = tokens[2].to(DEVICE)
+
+
+def test_shares():
+    assert num_shares(1, 8, 64) == 32 and num_shares(32, 8, 64) == 4 and num_shares(256, 8, 64) == 1
+    assert num_shares(1, 8, 3) == 4

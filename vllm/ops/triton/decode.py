@@ -1,0 +1,238 @@
+"""One token per sequence, from projections to heads' outputs in one kernel on a GPU.
+
+    program (sequence, kv head, share of the cache): norms and turns its queries; the one that reads the newest slot
+    does so with the key and writes key and value before it reads; the last of a head to finish joins the shares
+
+A share is a run of tiles of TP keys, a part of a block or several. Sequences get as many shares as keep the device
+busy. Cache layout: `attention.py`. Called by: layers.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from vllm.ops.attention import AttentionShape
+from vllm.ops.batch import Batch, GroupBatch
+from vllm.ops.heads import HeadsShape
+from vllm.ops.heads_attention import heads_attention
+from vllm.ops.table import Target
+from vllm.ops.triton.attention import PagedCache, _scores, _Sizes
+from vllm.ops.triton.chain import CHAINED, follow, tickets
+
+_MIN_ROWS = 16
+"""Fewest rows of a tensor-core product."""
+_PROGRAMS = 132 * 8
+"""Programs that keep an H100 or H200 busy while they wait for memory."""
+_MOST_SHARES = 32
+_TILE = 64
+"""Keys of a tile, where they are small enough."""
+
+
+@triton.jit
+def _prepare(start, partner_start, mask, with_partner, weight, other, cos, sin, sign, eps, clip, D: tl.constexpr,
+             R: tl.constexpr, NORM: tl.constexpr, CLIP: tl.constexpr, AXIS: tl.constexpr):  # fmt: skip
+    """Heads normed, clipped and turned, as `split_heads` does; dimensions along AXIS. Rounded to the dtype."""
+    raw = tl.load(start, mask, 0.0)
+    x = raw.to(tl.float32)
+    scale = 1.0
+    if NORM:
+        scale = tl.expand_dims(tl.rsqrt(tl.sum(x * x, AXIS) / D + eps), AXIS)
+        # why: the reference rounds to the dtype between norm and rotation
+        x = (x * scale * weight).to(raw.dtype).to(tl.float32)
+    if CLIP:
+        x = tl.minimum(tl.maximum(x, -clip), clip)
+    if R:
+        y = tl.load(partner_start, with_partner, 0.0).to(tl.float32)
+        if NORM:
+            y = (y * scale * other).to(raw.dtype).to(tl.float32)
+        if CLIP:
+            y = tl.minimum(tl.maximum(y, -clip), clip)
+        x = x * cos + sign * y * sin
+    return x.to(raw.dtype)
+
+
+@triton.jit(do_not_specialize=["table_stride"])
+def _attend(qkv, q_norm, k_norm, cos, sin, slots, cache, table, seq_lens, sinks, part, maxes, sums, tickets, out,
+            stride, table_stride, block_stride, scale, softcap, eps, clip, KV: tl.constexpr, G: tl.constexpr,
+            ROWS: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, P: tl.constexpr, TP: tl.constexpr,
+            SHARES: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
+            SINKS: tl.constexpr, NORM: tl.constexpr, CLIP: tl.constexpr, R: tl.constexpr, INTERLEAVED: tl.constexpr,
+            STAGES: tl.constexpr):  # fmt: skip
+    seq, head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
+    seq_len = tl.load(seq_lens + seq)
+    lowest = tl.maximum(0, seq_len - WINDOW) if WINDOW else 0
+    first, last = lowest // TP, tl.cdiv(seq_len, TP)
+    share = tl.cdiv(last - first, SHARES)
+    active = tl.cdiv(last - first, share)
+    if split >= active:
+        return
+    begin = first + split * share
+    end = tl.minimum(begin + share, last)
+    line = table + seq * table_stride
+    rows, d, p = tl.arange(0, ROWS), tl.arange(0, DP), tl.arange(0, TP)
+    real = rows < G
+    turned = d < 2 * R
+    if INTERLEAVED:
+        partner, pair, sign = d ^ 1, d // 2, tl.where(d % 2 == 0, -1.0, 1.0)
+    else:
+        partner, pair, sign = tl.where(d < R, d + R, d - R), d % R if R else d, tl.where(d < R, -1.0, 1.0)
+    paired = turned & (partner < D)
+    q_weight, q_other, k_weight, k_other = 1.0, 1.0, 1.0, 1.0
+    c, s = 1.0, 1.0
+    if NORM:
+        q_weight, q_other = tl.load(q_norm + d, d < D, 0.0), tl.load(q_norm + partner, paired, 0.0)
+        k_weight, k_other = tl.load(k_norm + d, d < D, 0.0), tl.load(k_norm + partner, paired, 0.0)
+        q_weight, q_other = q_weight[None, :], q_other[None, :]
+    follow()
+    if R:
+        c, s = tl.load(cos + seq * R + pair, turned, 1.0), tl.load(sin + seq * R + pair, turned, 0.0)
+    mine = qkv + seq * stride + (head * G + rows[:, None]) * D
+    query = _prepare(
+        mine + d[None, :], mine + partner[None, :], real[:, None] & (d[None, :] < D), real[:, None] & paired[None, :],
+        q_weight, q_other, c[None, :] if R else c, s[None, :] if R else s, sign[None, :], eps, clip, D, R, NORM, CLIP,
+        1,
+    )  # fmt: skip
+    if split == active - 1:  # the only program that reads the new key and value
+        newest = qkv + seq * stride + (KV * G + head) * D
+        key = _prepare(
+            newest + d, newest + partner, d < D, paired, k_weight, k_other, c, s, sign, eps, clip, D, R, NORM, CLIP, 0
+        )
+        value = tl.load(newest + KV * D + d, d < D, 0.0)
+        if CLIP:
+            value = tl.minimum(tl.maximum(value.to(tl.float32), -clip), clip).to(value.dtype)
+        slot = tl.load(slots + seq)
+        here = cache + slot // P * block_stride + (head * P + slot % P) * D + d
+        tl.store(here, key, d < D)
+        tl.store(here + KV * P * D, value, d < D)
+    tl.debug_barrier()
+    top = tl.full((ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    acc = tl.zeros((ROWS, DP), tl.float32)
+    for t in tl.range(begin, end, num_stages=STAGES):
+        at = t * TP + p
+        seen = (at < seq_len) & (at >= lowest)
+        if TP > P:
+            block = tl.load(line + at // P, at < seq_len, 0).to(tl.int64)
+            base = block * block_stride + (head * P + at % P) * D
+        else:
+            base = tl.load(line + t * TP // P).to(tl.int64) * block_stride + (head * P + t * TP % P + p) * D
+        keys = tl.load(cache + base[None, :] + d[:, None], d[:, None] < D, 0.0)
+        # why: a slot that was never written may hold NaN, and 0 * NaN is NaN
+        values = tl.load(cache + KV * P * D + base[:, None] + d[None, :], seen[:, None] & (d[None, :] < D), 0.0)
+        score = tl.where(seen[None, :], _scores(query, keys, scale, softcap, SOFTCAP), float("-inf"))
+        new = tl.maximum(top, tl.max(score, 1))
+        safe = tl.where(new == float("-inf"), 0.0, new)
+        weight = tl.exp2(score - safe[:, None])
+        shrink = tl.exp2(top - safe)
+        total = total * shrink + tl.sum(weight, 1)
+        acc = acc * shrink[:, None] + tl.dot(weight.to(values.dtype), values, input_precision="ieee")
+        top = new
+    inside = real[:, None] & (d[None, :] < D)
+    if active > 1:
+        start = (seq * KV + head) * SHARES
+        spot = (start + split) * G + rows
+        tl.store(part + spot[:, None] * D + d[None, :], acc, inside)
+        tl.store(maxes + spot, top, real)
+        tl.store(sums + spot, total, real)
+        tl.debug_barrier()
+        if tl.atomic_add(tickets + seq * KV + head, 1) != active - 1:
+            return
+        tl.store(tickets + seq * KV + head, 0)
+        top, total, acc = _join(part, maxes, sums, start, active, rows, d, real, inside, G, D, ROWS, DP)
+    if SINKS:
+        sink = tl.load(sinks + head * G + rows, real, 0.0) * 1.4426950408889634
+        best = tl.maximum(top, sink)
+        acc = acc * tl.exp2(top - best)[:, None]
+        total = total * tl.exp2(top - best) + tl.exp2(sink - best)
+    y = acc / tl.maximum(total, 1e-30)[:, None]
+    where = (seq * KV + head) * G + rows
+    tl.store(out + where[:, None] * D + d[None, :], y.to(out.dtype.element_ty), inside)
+
+
+@triton.jit
+def _piece(part, maxes, sums, i, start, active, rows, d, real, inside, G: tl.constexpr, D: tl.constexpr):
+    """Share i of a head; nothing where there is none. why .cg: other programs wrote it a moment ago."""
+    at = (start + i) * G + rows
+    there = real & (i < active)
+    top = tl.load(maxes + at, there, float("-inf"), cache_modifier=".cg")
+    total = tl.load(sums + at, there, 0.0, cache_modifier=".cg")
+    acc = tl.load(part + at[:, None] * D + d[None, :], inside & (i < active), 0.0, cache_modifier=".cg")
+    return top, total, acc
+
+
+@triton.jit
+def _both(top, total, acc, top2, total2, acc2):
+    """Two shares as one."""
+    new = tl.maximum(top, top2)
+    safe = tl.where(new == float("-inf"), 0.0, new)
+    old, fresh = tl.exp2(top - safe), tl.exp2(top2 - safe)
+    return new, total * old + total2 * fresh, acc * old[:, None] + acc2 * fresh[:, None]
+
+
+@triton.jit
+def _join(part, maxes, sums, start, active, rows, d, real, inside, G: tl.constexpr, D: tl.constexpr,
+          ROWS: tl.constexpr, DP: tl.constexpr):  # fmt: skip
+    """The shares of a head in their order; four are read at a time, so that one wait serves them."""
+    top = tl.full((ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    acc = tl.zeros((ROWS, DP), tl.float32)
+    for i in range(0, active, 4):
+        t0, s0, a0 = _piece(part, maxes, sums, i, start, active, rows, d, real, inside, G, D)
+        t1, s1, a1 = _piece(part, maxes, sums, i + 1, start, active, rows, d, real, inside, G, D)
+        t2, s2, a2 = _piece(part, maxes, sums, i + 2, start, active, rows, d, real, inside, G, D)
+        t3, s3, a3 = _piece(part, maxes, sums, i + 3, start, active, rows, d, real, inside, G, D)
+        top, total, acc = _both(top, total, acc, t0, s0, a0)
+        top, total, acc = _both(top, total, acc, t1, s1, a1)
+        top, total, acc = _both(top, total, acc, t2, s2, a2)
+        top, total, acc = _both(top, total, acc, t3, s3, a3)
+    return top, total, acc
+
+
+def _can(target: Target) -> bool:
+    return target.device == "cuda" and target.capability >= (7, 0) and not target.deterministic
+
+
+def num_shares(num_seqs: int, kv_heads: int, tiles: int) -> int:
+    """Shares that a sequence's tiles are read in: enough programs to fill the device, none without a tile."""
+    wanted = max(1, _PROGRAMS // max(1, num_seqs * kv_heads))
+    return min(_MOST_SHARES, triton.next_power_of_2(wanted), triton.next_power_of_2(max(1, tiles)))
+
+
+@heads_attention.kernel("triton", when=_can)
+def heads_attention_triton(
+    qkv_TJ: torch.Tensor,
+    heads: HeadsShape,
+    norms: tuple[torch.Tensor | None, torch.Tensor | None],
+    turns: tuple[torch.Tensor | None, torch.Tensor | None],
+    cache: PagedCache,
+    batch: Batch,
+    group: GroupBatch,
+    shape: AttentionShape,
+    sinks_H: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """See the op. Keys and values have the same size, and the cache has the dtype of the projections."""
+    z, seqs, table, flat = (
+        _Sizes(shape, group.block_size, qkv_TJ.itemsize),
+        qkv_TJ.shape[0],
+        group.block_table,
+        cache.flat,
+    )
+    tile = _TILE if z.dp <= 128 and qkv_TJ.itemsize == 2 else z.tp
+    shares = num_shares(seqs, z.kv, max(1, table.shape[1] * z.p // tile))
+    part = qkv_TJ.new_empty((seqs * z.kv * shares * z.g, z.d), dtype=torch.float32)
+    maxes, sums = qkv_TJ.new_empty((2, seqs * z.kv * shares * z.g), dtype=torch.float32)
+    out = qkv_TJ.new_empty(seqs, shape.heads, shape.dim)
+    rows = max(_MIN_ROWS, triton.next_power_of_2(z.g))
+    q_norm, k_norm = (qkv_TJ if n is None else n for n in norms)
+    cos, sin = (qkv_TJ if t is None else t for t in turns)
+    turned = 0 if turns[0] is None else turns[0].shape[-1]
+    stages = 3 if shares > 1 else 5
+    _attend[(seqs, z.kv, shares)](
+        qkv_TJ, q_norm, k_norm, cos, sin, group.slot_mapping, flat, table, batch.seq_lens,
+        maxes if sinks_H is None else sinks_H, part, maxes, sums, tickets(qkv_TJ.device, seqs * z.kv), out,
+        qkv_TJ.stride(0), table.stride(0), flat.stride(0), shape.scale, shape.softcap or 0.0, heads.eps,
+        heads.clip or 0.0, z.kv, z.g, rows, z.d, z.dp, z.p, tile, shares, shape.window or 0,
+        shape.softcap is not None, sinks_H is not None, norms[0] is not None, heads.clip is not None, turned,
+        heads.interleaved, stages, num_warps=4, num_stages=stages, **CHAINED,
+    )  # fmt: skip
+    return out
