@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests.kernels.triton_here import DEVICE
-from vllm.ops.rows import CASES, FORBIDDEN, RowState, gather_rows, pick
+from vllm.ops.rows import CASES, FORBIDDEN, SEEN, RowOptions, RowState, gather_rows, pick, pick_any
+from vllm.ops.triton.options import pick_any_triton
 from vllm.ops.triton.rows import gather_rows_triton, pick_triton
 
 pytestmark = [pytest.mark.gpu_too, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -72,3 +73,73 @@ def test_pick(case):
     assert ours.computed[ROWS] == 0 and ours.last[rows[0].long()] == got[0]
     for n, row in enumerate(rows.tolist()):
         assert (got[n].item() in s.forbidden[row].tolist()) == (s.free_at[row].item() == 0)
+
+
+def test_near_ties_and_dtypes():
+    """Equal logits leave it to the noise, large ones and many near scores to the exact sum."""
+    torch.manual_seed(2)
+    s = state(5000)
+    s.free_at[:] = 0
+    rows = torch.arange(1, 9, dtype=torch.int32, device=DEVICE)
+    lens = torch.randint(1, 500, (8,), dtype=torch.int32, device=DEVICE)
+    for logits in (torch.zeros(8, 5000), torch.randn(8, 5000) * 1e-3 + 1e4, torch.full((8, 5000), float("-inf"))):
+        logits = logits.to(DEVICE)
+        assert torch.equal(pick_triton(logits, rows, lens, copy(s)), pick(logits.clone(), rows, lens, copy(s)))
+    logits = (torch.randn(8, 5000, device=DEVICE) * 3).half()
+    assert torch.equal(pick_triton(logits, rows, lens, copy(s)), pick(logits.float(), rows, lens, copy(s)))
+
+
+def with_options(s: RowState, vocab: int, slots: int = 6) -> RowState:
+    """Rows of every kind: cut in one way or several, penalized, biased, greedy, plain."""
+    one = ROWS + 1
+    zeros, whole = torch.zeros(one, device=DEVICE), torch.zeros(one, dtype=torch.int32, device=DEVICE)
+    o = RowOptions(
+        *(whole.clone(), zeros + 1, zeros.clone(), zeros.clone(), zeros.clone(), zeros + 1),
+        *(whole.clone(), whole.clone()),
+        torch.zeros(slots + 1, vocab, dtype=torch.int16, device=DEVICE),
+        torch.zeros(slots + 1, vocab, device=DEVICE),
+    )
+    o.counts[1:] = torch.randint(0, 3, (slots, vocab), device=DEVICE).short() * (
+        torch.rand(slots, vocab, device=DEVICE) < 0.1
+    )
+    o.counts[1:] += SEEN * (torch.rand(slots, vocab, device=DEVICE) < 0.1).short()
+    o.bias[1] = torch.randn(vocab, device=DEVICE)
+    o.bias[2, : vocab // 2] = float("-inf")
+    kinds = (
+        {}, {"top_k": 1}, {"top_k": 50}, {"top_p": 0.9}, {"top_p": 0.01}, {"min_p": 0.1}, {"top_k": 20, "top_p": 0.8},
+        {"top_k": 400, "top_p": 0.5, "min_p": 0.01}, {"repetition": 1.3, "count_slot": 1},
+        {"presence": 0.5, "frequency": 0.7, "count_slot": 2}, {"bias_slot": 1}, {"bias_slot": 2, "top_p": 0.7},
+        {"top_k": 7, "repetition": 0.8, "frequency": -0.4, "count_slot": 3, "bias_slot": 1}, {"top_k": vocab + 3},
+    )  # fmt: skip
+    for row in range(ROWS):
+        for name, value in kinds[row % len(kinds)].items():
+            getattr(o, name)[row] = value
+    for slot in range(1, 4):  # a slot belongs to one row
+        mine = (o.count_slot == slot).nonzero()[:, 0]
+        o.count_slot[mine[1:]] = 0
+    s.options = o
+    return s
+
+
+@pytest.mark.parametrize(
+    "case", [(8, 1000), (28, 4099), (28, 40_000)] if DEVICE == "cuda" else [(8, 1000), (14, 8300)], ids=str
+)
+def test_pick_any(case):
+    torch.manual_seed(3)
+    lines, vocab = case
+    s = with_options(state(vocab), vocab)
+    rows = torch.randperm(lines if lines > 8 else ROWS, device=DEVICE)[:lines].int()
+    lens = torch.randint(1, 500, (lines,), dtype=torch.int32, device=DEVICE)
+    logits = torch.randn(lines, vocab, device=DEVICE) * 3
+    if lines > 8:
+        logits[::2] = (logits[::2] * 2).round() / 2  # equal logits at every edge
+    for n, row in enumerate(rows.tolist()):
+        logits[n, s.forbidden[row].long()] = 40.0
+    ours, theirs = copy(s), copy(s)
+    ours.options = replace(s.options, counts=s.options.counts.clone())
+    theirs.options = replace(s.options, counts=s.options.counts.clone())
+    want = pick_any(logits.clone(), rows, lens, theirs)
+    got = pick_any_triton(logits.clone(), rows, lens, ours)
+    assert torch.equal(got, want), (got != want).nonzero()[:, 0].tolist()
+    assert torch.equal(ours.last, theirs.last) and torch.equal(ours.computed, theirs.computed)
+    assert torch.equal(ours.options.counts, theirs.options.counts)

@@ -19,24 +19,33 @@ def report(
     """
     vocab = logits.shape[1]
     counts = [vocab if n < 0 else min(n, vocab) for n in nums]
+    values, ids = measure(logits, tokens, max(counts), as_logits)
+    out = entries(values.cpu(), ids.cpu(), [0 if w is not None else n for n, w in zip(counts, wanted, strict=True)])
+    for n, asked in enumerate(wanted):
+        if asked is not None:
+            shift = 0.0 if as_logits else float(logits[n].logsumexp(-1))
+            _add_asked(out[n], logits[n], shift, asked)
+    return out
+
+
+def measure(
+    logits: torch.Tensor, tokens: torch.Tensor, most: int, as_logits: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values [N, 1 + most] float32 and ids [N, 2 + most] int64 of lines: the chosen token's, then the `most` largest;
+    last of all the chosen token's rank. Nothing here waits for the device.
+    """
     shift = torch.zeros(logits.shape[0], device=logits.device) if as_logits else logits.logsumexp(-1)
     chosen = logits.gather(-1, tokens[:, None])
-    ranks = ((logits > chosen).sum(-1) + 1).tolist()
-    most = max(counts)
-    values, ids = logits.topk(most, -1) if most else (logits[:, :0], logits[:, :0])
-    top_values, top_ids = (values - shift[:, None]).tolist(), ids.tolist()
-    first_values, first_ids = (chosen[:, 0] - shift).tolist(), tokens.tolist()
+    ranks = (logits > chosen).sum(-1, keepdim=True) + 1
+    values, ids = logits.topk(most, -1) if most else (logits[:, :0], ranks[:, :0])
+    return torch.cat((chosen, values), -1) - shift[:, None], torch.cat((tokens[:, None], ids, ranks), -1)
+
+
+def entries(values: torch.Tensor, ids: torch.Tensor, counts: list[int]) -> list[TokenLogprobs]:
+    """What `measure` gave, on the host: an entry per line with its `counts[n]` most likely tokens."""
     out = []
-    for n, count in enumerate(counts):
-        one = TokenLogprobs([first_ids[n]], [first_values[n]], [ranks[n]])
-        asked = wanted[n]
-        if asked is not None:
-            _add_asked(one, logits[n], float(shift[n]), asked)
-        else:
-            one.ids.extend(top_ids[n][:count])
-            one.values.extend(top_values[n][:count])
-            one.ranks.extend(range(1, count + 1))
-        out.append(one)
+    for v, i, count in zip(values.tolist(), ids.tolist(), counts, strict=True):
+        out.append(TokenLogprobs(i[: count + 1], v[: count + 1], [i[-1], *range(1, count + 1)]))
     return out
 
 

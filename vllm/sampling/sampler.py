@@ -19,7 +19,6 @@ from vllm.protocol.step import RowOpen
 from vllm.sampling.lines import Lines, Sampled, Stage
 from vllm.sampling.logprobs import report
 from vllm.sampling.stages import make_stages
-from vllm.sampling.stages.min_tokens import MinTokens
 from vllm.sampling.truncate import first_count, truncate
 
 
@@ -38,7 +37,6 @@ class Sampler:
         self._ops, self._one_by_one = ops, deterministic
         self._stages = [*make_stages(), *extra_stages]
         self._raw, self._as_logits = logprobs_mode.startswith("raw"), logprobs_mode.endswith("logits")
-        self._min_tokens = next(i for i, stage in enumerate(self._stages) if type(stage) is MinTokens)
         self._by_row: dict[int, list[int]] = {}
         """row -> indices of the stages that it asked for; rows without any are absent."""
         self._temperature = np.zeros(max_rows, np.float32)
@@ -66,11 +64,9 @@ class Sampler:
             self._stages[i].close(row)
         self._logprobs.pop(row, None)
 
-    def is_plain(self, row: int) -> bool:
-        """The row asks for temperature and min_tokens alone, which `ops.pick` does without the host."""
-        if row in self._logprobs or self._top_k[row] > 0 or self._top_p[row] < 1 or self._min_p[row] > 0:
-            return False
-        return self._by_row.get(row, [self._min_tokens]) == [self._min_tokens]
+    def stages_of(self, row: int) -> list[Stage]:
+        """The stages that the row asked for."""
+        return [self._stages[i] for i in self._by_row.get(row, ())]
 
     def sample(self, logits: torch.Tensor, lines: Lines) -> Sampled:
         """Choose a token for each line of logits [N, V] float32, which are overwritten."""

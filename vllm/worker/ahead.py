@@ -1,8 +1,8 @@
 """A runner that gives steps to the device and looks at their tokens later, so that one may be given while one runs.
 
     submit   changes ─▶ one token per row: Decodes over resident rows      ┐
-                     ─▶ anything else: a gathered batch, then `pick`       ├─▶ tokens on their way ─▶ flight
-                     ─▶ a row that asks for more: the sampler on the host  ┘
+                     ─▶ anything else: a gathered batch                    ├─▶ tokens on their way ─▶ flight
+                        `pick`, `pick_any`, or the sampler on the host     ┘   (options.py says which)
     collect  waits for the oldest flight
 
 The host knows every length ahead of time and no token: where a row's newest token is still on the device, the table of
@@ -31,7 +31,8 @@ from vllm.protocol.step import RowOpen, StepPlan, StepResult, TokenLogprobs
 from vllm.sampling.lines import Lines, Stage
 from vllm.sampling.stages.min_tokens import held_ids
 from vllm.worker.batch import gather, send_all
-from vllm.worker.graphs import BUCKETS, Decodes
+from vllm.worker.graphs import BUCKETS, Decodes, End
+from vllm.worker.options import Report
 from vllm.worker.resident import Resident
 from vllm.worker.runner import Runner
 
@@ -52,6 +53,7 @@ class Flight:
     epochs: np.ndarray = field(default_factory=lambda: _EMPTY)
     coming: Fetched | None = None
     tokens: np.ndarray | None = None
+    report: Report | None = None
     logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
     over: list[int] = field(default_factory=list)
@@ -74,15 +76,15 @@ class AheadRunner(Runner):
         """`record`: decode steps become graphs."""
         super().__init__(model, slabs, ops, worker_plan, kv_plan, extra_stages=extra_stages)
         with torch.inference_mode():
-            self._resident = Resident(self.rows, self._device, BUCKETS[-1])
+            mode = worker_plan.logprobs_mode
+            self._resident = Resident(self.rows, self._device, BUCKETS[-1], model.vocab, mode)
             max_len = worker_plan.max_model_len
             self._decodes = Decodes(model, ops, self._resident, self._device, max_len, record)
-        self._pick, self._platform = ops.pick, platform_of(self._device)
+        self._ops, self._platform = ops, platform_of(self._device)
+        self._options = self._resident.options
         self._flights: deque[Flight] = deque()
         self._free_at = 0.0
         """When the device was last seen to end a step; inf while it may be busy with one that was not waited for."""
-        self._demanding: set[int] = set()
-        """Rows that need the sampler on the host."""
 
     def step(self, plan: StepPlan) -> StepResult:
         """One plan, and wait for it."""
@@ -134,16 +136,14 @@ class AheadRunner(Runner):
 
     def _open(self, o: RowOpen, result: StepResult) -> None:
         super()._open(o, result)
-        held = held_ids(o)
-        if len(held) > FORBIDDEN or not self.sampler.is_plain(o.row):
-            self._demanding.add(o.row)
-        self._resident.open(o, held[:FORBIDDEN])
+        words = self._options.open(o, self.sampler.stages_of(o.row))
+        self._resident.open(o, held_ids(o)[:FORBIDDEN], words)
         for group, ids in enumerate(o.block_ids):
             self._resident.blocks(o.row, group, 0, ids)
 
     def _close(self, row: int) -> None:
         super()._close(row)
-        self._demanding.discard(row)
+        self._options.close(row)
 
     def _append_blocks(self, row: int, group: int, ids: list[int]) -> None:
         self._resident.blocks(row, group, self.rows.table_lens[group][row], ids)
@@ -156,10 +156,27 @@ class AheadRunner(Runner):
         self._resident.name(planned, bucket)
         self._resident.flush()
         lens = self.rows.computed[planned] + 1
-        whole = self._demanding.isdisjoint(planned.tolist())
-        out = self._decodes.run(bucket, whole, lens.tolist())[: len(planned)]
+        rows, o = planned.tolist(), self._options
+        if not (o.hosted.isdisjoint(rows) and o.reported.keys().isdisjoint(rows)):
+            end = End.LOGITS
+        else:
+            end = End.PICK if o.asking.isdisjoint(rows) else End.PICK_ANY
+        out = self._decodes.run(bucket, end, lens.tolist())[: len(planned)]
         self.rows.computed[planned] = lens
-        self._fly(flight, planned, lens, out if whole else self._sample_here(out, planned, lens, flight))
+        self._fly(flight, planned, lens, self._choose_now(out, planned, lens, flight) if end is End.LOGITS else out)
+
+    def _choose_now(self, logits: torch.Tensor, rows: np.ndarray, lens: np.ndarray, flight: Flight) -> torch.Tensor:
+        """Tokens from logits that are no part of a recorded step, by the device where it can."""
+        named, o = rows.tolist(), self._options
+        if not o.hosted.isdisjoint(named):
+            return self._sample_here(logits, rows, lens, flight)
+        these, upto = send_all([rows.astype(np.int32), lens.astype(np.int32)], self._device)
+        flight.report = o.report(named, logits)
+        pick = self._ops.pick if o.asking.isdisjoint(named) else self._ops.pick_any
+        tokens: torch.Tensor = pick(logits, these, upto, self._resident.state)
+        if flight.report is not None:
+            flight.report.start(tokens, self._deterministic)
+        return tokens
 
     def _asks_prompt(self, planned: np.ndarray) -> bool:
         """Somebody wants log-probabilities of prompt tokens in this step."""
@@ -177,13 +194,11 @@ class AheadRunner(Runner):
         if not picked.rows:
             return
         rows, lens, where = np.array(picked.rows), np.array(picked.lens), np.array(picked.where())
-        at, these, upto = send_all([where, rows.astype(np.int32), lens.astype(np.int32)], self._device)
-        logits = self.model.logits(hidden[at])
-        if self._demanding.isdisjoint(picked.rows):
-            tokens = self._pick(logits, these, upto, self._resident.state)
-        else:
-            tokens = self._sample_here(logits, rows, lens, flight)
-        self._fly(flight, rows, lens, tokens)
+        (at,) = send_all([where], self._device)
+        o = self._options
+        plain = all(them.isdisjoint(picked.rows) for them in (o.hosted, o.asking, o.reported.keys()))
+        logits = self.model.logits(hidden[at], wide=not plain)
+        self._fly(flight, rows, lens, self._choose_now(logits, rows, lens, flight))
 
     def _fill_unknown(self, batch: Batch, planned: np.ndarray, num_query: np.ndarray) -> None:
         """Tokens that only the device knows; each is the only one of its row."""
@@ -203,6 +218,7 @@ class AheadRunner(Runner):
         these, upto = send_all([rows, lens.astype(np.int32)], self._device)
         self._resident.state.last.index_copy_(0, these, sampled.tokens.to(torch.int32))
         self._resident.state.computed.index_copy_(0, these, upto)
+        self._options.drawn(these, sampled.tokens)
         return sampled.tokens
 
     def _fly(self, flight: Flight, rows: np.ndarray, lens: np.ndarray, tokens: torch.Tensor) -> None:
@@ -221,6 +237,8 @@ class AheadRunner(Runner):
         if flight.coming is None:
             return
         flight.tokens, flight.coming = flight.coming.wait().numpy(), None
+        if flight.report is not None:
+            flight.logprobs = flight.report.finish()
         rows, known = flight.rows, self.rows
         same = (known.seq_ids[rows] == flight.seq_ids) & (known.epochs[rows] == flight.epochs)
         known.tokens[rows[same], flight.lens[same]] = flight.tokens[same]

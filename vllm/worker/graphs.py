@@ -1,13 +1,15 @@
 """Steps of one token per row, as one device graph per number of lines.
 
-    lines ─▶ gather_rows ─▶ model ─▶ logits ─┬─▶ pick ─▶ tokens       the whole step
-                                             └─▶ (sampler, on the host)   where a row asks for more than `pick` does
+    lines ─▶ gather_rows ─▶ model ─▶ logits ─┬─▶ pick ─▶ tokens       nobody asks for more than temperature
+                                             ├─▶ pick_any ─▶ tokens   somebody does
+                                             └─▶ (logits)             somebody needs to see them first
 
 Numbers of lines are rounded up to a bucket, idle lines fill it. A bucket is recorded when it is first needed. Where
 graphs are off the same function runs as it is. Does not know: plans, who the rows belong to. Called by: ahead.
 """
 
 from collections.abc import Callable
+from enum import Enum
 
 import torch
 
@@ -18,8 +20,16 @@ from vllm.platforms.base import platform_of
 from vllm.util.log import get_logger
 from vllm.worker.resident import Resident
 
-BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 320, 384, 448, 512)
 log = get_logger(__name__)
+
+
+class End(Enum):
+    """Where a recorded step ends."""
+
+    PICK = "pick"
+    PICK_ANY = "pick_any"
+    LOGITS = "logits"
 
 
 class Decodes:
@@ -32,7 +42,7 @@ class Decodes:
         self._max_len, self._record = max_len, record
         self._query_start = torch.arange(BUCKETS[-1] + 1, dtype=torch.int32, device=device)
         self._idle = torch.full((BUCKETS[-1],), resident.idle, dtype=torch.int32, device=device)
-        self._graphs: dict[tuple[int, bool], tuple[Callable[[], None], torch.Tensor]] = {}
+        self._graphs: dict[tuple[int, End], tuple[Callable[[], None], torch.Tensor]] = {}
 
     def bucket(self, num: int) -> int | None:
         """Lines of the step that `num` rows take; None when they are too many."""
@@ -40,35 +50,35 @@ class Decodes:
             return num if num <= BUCKETS[-1] else None
         return next((b for b in BUCKETS if b >= num), None)
 
-    def run(self, bucket: int, whole: bool, lens: list[int]) -> torch.Tensor:
-        """Tokens [bucket] of the resident lines, which the rows have taken over, or (not `whole`) logits [bucket, V].
+    def run(self, bucket: int, end: End, lens: list[int]) -> torch.Tensor:
+        """Tokens [bucket] of the resident lines, which the rows have taken over, or float32 logits [bucket, V].
 
         `lens` are the tokens of each row, the new one counted. The result holds until the next run.
         """
         found = None
         if self._record:
-            found = self._graphs.get((bucket, whole)) or self._capture(bucket, whole)
+            found = self._graphs.get((bucket, end)) or self._capture(bucket, end)
         if found is None:
-            return self._step(self._resident.lines[:bucket], whole, lens)
+            return self._step(self._resident.lines[:bucket], end, lens)
         found[0]()
         return found[1]
 
-    def _capture(self, bucket: int, whole: bool) -> tuple[Callable[[], None], torch.Tensor] | None:
+    def _capture(self, bucket: int, end: End) -> tuple[Callable[[], None], torch.Tensor] | None:
         lines, idle = self._resident.lines[:bucket], self._idle[:bucket]
         # why: kernels that may be recorded read lengths on the device
         lens = [self._max_len] * bucket
         try:
             made = platform_of(self._device).capture(
-                lambda: self._step(idle, whole, lens), lambda: self._step(lines, whole, lens), self._device.index or 0
+                lambda: self._step(idle, end, lens), lambda: self._step(lines, end, lens), self._device.index or 0
             )
         except RuntimeError as error:
             log.warning("decode steps run without graphs, which is slower: %s", error)
             self._record = False
             return None
-        self._graphs[bucket, whole] = made
+        self._graphs[bucket, end] = made
         return made
 
-    def _step(self, lines: torch.Tensor, whole: bool, lens: list[int]) -> torch.Tensor:
+    def _step(self, lines: torch.Tensor, end: End, lens: list[int]) -> torch.Tensor:
         state, num = self._resident.state, lines.shape[0]
         g = self._ops.gather_rows(lines, state)
         if self._device.type == "cpu":  # why: a "recorded" step is run again there, by kernels that read this list
@@ -86,5 +96,8 @@ class Decodes:
             query_lens=[1] * num,
             host_seq_lens=lens,
         )
-        logits = self._model.logits(self._model(batch))
-        return self._ops.pick(logits, lines, g.seq_lens, state) if whole else logits
+        logits = self._model.logits(self._model(batch), wide=end is not End.PICK)
+        if end is End.LOGITS:
+            return logits
+        pick = self._ops.pick if end is End.PICK else self._ops.pick_any
+        return pick(logits, lines, g.seq_lens, state)  # type: ignore[no-any-return]

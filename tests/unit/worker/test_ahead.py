@@ -85,7 +85,13 @@ def requests_of(seed: int, plain: bool) -> list[Request]:
             temperature=0.0 if n == 1 and dice.random() < 0.4 else 1.0,
             min_tokens=dice.choice((0, most // 2)),
             top_p=0.9 if fancy else 1.0,
+            top_k=dice.choice((0, 5)) if fancy else 0,
+            min_p=dice.choice((0.0, 0.02)) if fancy else 0.0,
             frequency_penalty=0.5 if fancy and dice.random() < 0.5 else 0.0,
+            repetition_penalty=1.2 if fancy and dice.random() < 0.5 else 1.0,
+            logit_bias={7: 2.0, 11: -1.5} if fancy and dice.random() < 0.3 else None,
+            allowed_token_ids=list(range(5, 60)) if fancy and dice.random() < 0.3 else None,
+            logits_processors=[lambda ids, logits: logits] if fancy and dice.random() < 0.1 else None,
             max_tokens=most,
             logprobs=1 if fancy and dice.random() < 0.5 else None,
             prompt_logprobs=0 if fancy and dice.random() < 0.3 else None,
@@ -193,3 +199,35 @@ def test_the_platform_decides():
         make_kv_plan(decoder, 64, 16),
     )
     assert isinstance(made, AheadRunner) == platform_of(DEVICE).runs_behind() == (DEVICE != "cpu")
+
+
+def test_log_probabilities_come_without_waiting_and_are_the_same():
+    """Rows that report, rows with options and plain rows in one batch; the host samples nothing."""
+    dice, requests = random.Random(4), []
+    for i, more in enumerate(
+        (dict(logprobs=3), dict(), dict(logprobs=0, top_p=0.8), dict(logprobs=5, frequency_penalty=1.0))
+    ):
+        params = SamplingParams(temperature=0.0 if i == 0 else 1.0, max_tokens=12, **more)
+        prompt = tuple(dice.randrange(97) for _ in range(6))
+        requests.append(Request(f"r{i}", (TokenSpan(prompt),), params, (i,), 18, frozenset()))
+    said = []
+    for ahead in (False, True):
+        engine, out = make_engine("plain", 60, 64, 8, ahead), {}
+        if ahead:
+            engine._executor.runner.sampler.sample = None
+        for request in requests:
+            engine.add(request)
+        while engine.has_work:
+            for update in engine.step():
+                assert update.error is None, update.error
+                out.setdefault(update.request_id, []).extend(
+                    zip(update.token_ids, update.logprobs or [None] * 12, strict=False)
+                )
+        said.append(out)
+    for name, pairs in said[0].items():
+        assert len(pairs) == 12
+        for (token, want), (same, got) in zip(pairs, said[1][name], strict=True):
+            assert token == same and (want is None) == (got is None) == (name == "r1")
+            if want is not None:
+                assert want.ids == got.ids and want.ranks == got.ranks
+                assert max(abs(a - b) for a, b in zip(want.values, got.values, strict=True)) < 1e-4

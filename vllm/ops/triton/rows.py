@@ -1,7 +1,9 @@
-"""Both ends of a decode step on a GPU: one kernel gathers a line's inputs, two choose its token and write it back.
+"""Both ends of a decode step on a GPU: one kernel gathers a line's inputs, another chooses its
+token and writes it back.
 
-Choosing reads the logits once: every line is cut over programs that mask, divide by temperature, add noise and keep
-their best; the second kernel takes the best of those. Noise is the reference's, bit for bit.
+Choosing reads the logits once, in whatever dtype they come: every line is cut over programs that mask, divide by
+temperature, add noise and keep their best; the last of a line takes the best of those. Noise and scores are the
+reference's, bit for bit: rough scores only say which token's score is worth computing.
 """
 
 import torch
@@ -9,12 +11,14 @@ import triton
 import triton.language as tl
 
 from vllm.ops.draw import LARGEST_U
-from vllm.ops.rows import FORBIDDEN, Gathered, RowState, gather_rows, pick
+from vllm.ops.rows import FORBIDDEN, Gathered, RowOptions, RowState, gather_rows, pick
 from vllm.ops.table import Target
-from vllm.ops.triton.chain import CHAINED, follow
+from vllm.ops.triton.chain import CHAINED, follow, tickets
 from vllm.ops.triton.draw import _log1p, _mix
 
 _BLOCK = 4096
+FAST = tl.constexpr(torch.cuda.is_available() and torch.version.hip is None)
+"""The device has approximate logarithms."""
 
 
 @triton.jit
@@ -45,43 +49,91 @@ def _keys(seed, length):
 
 
 @triton.jit
-def _best(logits, rows, lens, temperatures, seeds, free_at, forbidden, values, tokens, V, stride,
-          LARGEST: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+def _log2(x):
+    """A logarithm that is near enough to find candidates."""
+    if FAST:
+        return tl.inline_asm_elementwise("lg2.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+    return tl.log2(x)
+
+
+@triton.jit
+def _noisy(logit, u, temperature):
+    """A line's score, as the reference computes it."""
+    return tl.where(logit == float("-inf"), float("-inf"), tl.div_rn(logit, temperature) - tl.log(-_log1p(-u)))
+
+
+@triton.jit
+def _uniform(token, first, second, LARGEST: tl.constexpr):
+    """`ops.draw.uniform`, bit for bit."""
+    x = token.to(tl.uint32) * 2654435761 + first
+    x = _mix(_mix(x, second, True), second, False)
+    return tl.minimum((x.to(tl.int64) * 2 + 1).to(tl.float32) * (1.0 / 8589934592.0), LARGEST)
+
+
+@triton.jit
+def _winner(logits, logit, at, temperature, first, second, LARGEST: tl.constexpr):
+    """The best score of a part and its token. Scores of all are computed roughly, that of the best one exactly."""
+    u = _uniform(at, first, second, LARGEST)
+    wait = tl.where(u < 0.001, u * (1.0 + 0.5 * u), -0.6931471805599453 * _log2(1.0 - u))
+    rough = logit * (1.0 / temperature) - 0.6931471805599453 * _log2(wait)
+    rough = tl.where(logit == float("-inf"), float("-inf"), rough)
+    best = tl.max(rough, 0)
+    near = rough >= best - (0.004 + 1e-6 * tl.abs(best))
+    if tl.sum(near.to(tl.int32), 0) == 1:
+        token = tl.max(tl.where(near, at, -1), 0)
+        only = tl.load(logits + token).to(tl.float32)
+        top = _noisy(only, _uniform(token, first, second, LARGEST), temperature)
+    else:
+        score = _noisy(logit, u, temperature)
+        top = tl.max(score, 0)
+        token = tl.min(tl.where(score == top, at, 0x7FFFFFFF), 0)
+    return top, token
+
+
+@triton.jit
+def _best(logits, rows, lens, temperatures, seeds, free_at, forbidden, top_k, top_p, min_p, count_slot, counts, values,
+          tokens, tickets, last, computed, out, V, stride, LARGEST: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr,
+          PARTS: tl.constexpr, PP: tl.constexpr, IDLE: tl.constexpr, OPTIONS: tl.constexpr):  # fmt: skip
     line, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     follow()
     row, length = tl.load(rows + line).to(tl.int64), tl.load(lens + line)
     at = part * BLOCK + tl.arange(0, BLOCK)
-    score = tl.load(logits + line * stride + at, at < V, float("-inf")).to(tl.float32)
+    logits += line * stride
+    logit = tl.load(logits + at, at < V, float("-inf")).to(tl.float32)
     if length < tl.load(free_at + row):
         for i in tl.static_range(F):
-            score = tl.where(at == tl.load(forbidden + row * F + i), float("-inf"), score)
+            logit = tl.where(at == tl.load(forbidden + row * F + i), float("-inf"), logit)
     temperature = tl.load(temperatures + row)
+    if OPTIONS:  # lines that are cut are chosen elsewhere
+        some = (tl.load(top_k + row) > 0) | (tl.load(top_p + row) < 1.0) | (tl.load(min_p + row) > 0.0)
+        if some & (temperature > 0.0):
+            return
     if temperature > 0:
         first, second = _keys(tl.load(seeds + row), length)
-        x = at.to(tl.uint32) * 2654435761 + first
-        x = _mix(_mix(x, second, True), second, False)
-        u = tl.minimum((x.to(tl.int64) * 2 + 1).to(tl.float32) * (1.0 / 8589934592.0), LARGEST)
-        noisy = tl.div_rn(score, temperature) - tl.log(-_log1p(-u))
-        score = tl.where(score == float("-inf"), float("-inf"), noisy)
-    top = tl.max(score, 0)
-    tl.store(values + line * tl.num_programs(1) + part, top)
-    tl.store(tokens + line * tl.num_programs(1) + part, tl.min(tl.where(score == top, at, 0x7FFFFFFF), 0))
-
-
-@triton.jit
-def _keep(values, tokens, rows, lens, last, computed, out, PARTS: tl.constexpr, PP: tl.constexpr, IDLE: tl.constexpr):
-    line = tl.program_id(0).to(tl.int64)
+        top, token = _winner(logits, logit, at, temperature, first, second, LARGEST)
+    else:
+        top = tl.max(logit, 0)
+        token = tl.min(tl.where(logit == top, at, 0x7FFFFFFF), 0)
+    tl.store(values + line * PARTS + part, top)
+    tl.store(tokens + line * PARTS + part, token)
+    tl.debug_barrier()
+    if tl.atomic_add(tickets + line, 1) != PARTS - 1:
+        return
+    tl.store(tickets + line, 0)
     i = tl.arange(0, PP)
-    follow()
-    value = tl.load(values + line * PARTS + i, i < PARTS, float("-inf"))
-    token = tl.load(tokens + line * PARTS + i, i < PARTS, 0x7FFFFFFF)
+    value = tl.load(values + line * PARTS + i, i < PARTS, float("-inf"), cache_modifier=".cg")
+    token = tl.load(tokens + line * PARTS + i, i < PARTS, 0x7FFFFFFF, cache_modifier=".cg")
     # why: a line without a finite logit still gives a token of the vocabulary
     best = tl.min(tl.where(value == tl.max(value, 0), token, 0x7FFFFFFF), 0)
-    row = tl.load(rows + line)
     tl.store(out + line, best.to(tl.int64))
     if row != IDLE:
         tl.store(last + row, best)
-        tl.store(computed + row, tl.load(lens + line))
+        tl.store(computed + row, length)
+        if OPTIONS:
+            slot = tl.load(count_slot + row).to(tl.int64)
+            if slot > 0:
+                place = counts + slot * V + best
+                tl.store(place, tl.load(place) + 1)
 
 
 def _on_gpu(target: Target) -> bool:
@@ -110,17 +162,24 @@ def gather_rows_triton(rows_N: torch.Tensor, state: RowState) -> Gathered:
 @pick.kernel("triton", when=_on_gpu)
 def pick_triton(logits_NV: torch.Tensor, rows_N: torch.Tensor, lens_N: torch.Tensor, state: RowState) -> torch.Tensor:
     """See the op; the logits stay as they are."""
+    return pick_lines(logits_NV, rows_N, lens_N, state, None)
+
+
+def pick_lines(
+    logits_NV: torch.Tensor, rows_N: torch.Tensor, lens_N: torch.Tensor, state: RowState, options: RowOptions | None
+) -> torch.Tensor:
+    """Choose for all lines, or with `options` for those that are not cut; the others' places are left empty."""
     lines, width = logits_NV.shape
     parts, device = triton.cdiv(width, _BLOCK), logits_NV.device
     values = torch.empty((lines, parts), dtype=torch.float32, device=device)
     tokens = torch.empty((lines, parts), dtype=torch.int32, device=device)
     out = torch.empty(lines, dtype=torch.int64, device=device)
+    o, unused = options, values
+    cuts = (unused,) * 5 if o is None else (o.top_k, o.top_p, o.min_p, o.count_slot, o.counts)
     _best[(lines, parts)](
-        logits_NV, rows_N, lens_N, state.temperature, state.seed, state.free_at, state.forbidden, values, tokens, width,
-        logits_NV.stride(0), LARGEST_U, FORBIDDEN, _BLOCK, num_warps=8, **CHAINED,
-    )  # fmt: skip
-    _keep[(lines,)](
-        values, tokens, rows_N, lens_N, state.last, state.computed, out, parts, triton.next_power_of_2(parts),
-        state.last.shape[0] - 1, num_warps=1, **CHAINED,
+        logits_NV, rows_N, lens_N, state.temperature, state.seed, state.free_at, state.forbidden, *cuts, values, tokens,
+        tickets(device, lines), state.last, state.computed, out, width, logits_NV.stride(0), LARGEST_U, FORBIDDEN,
+        _BLOCK, parts, triton.next_power_of_2(parts), state.last.shape[0] - 1, options is not None, num_warps=8,
+        **CHAINED,
     )  # fmt: skip
     return out
