@@ -21,6 +21,8 @@ from vllm.ops.triton.chain import CHAINED, follow, tickets
 from vllm.ops.triton.linear_hopper import HAS_COPY_ENGINE, run_hopper
 from vllm.ops.triton.tiles import Tile, most_rows, tile_of
 
+_SHARED = 200 << 10
+
 
 @triton.jit
 def _few(x, w, bias, squares, hidden, norm, out, scaled, sums, parts, tickets, M, x_stride, eps, N: tl.constexpr,
@@ -148,6 +150,11 @@ def _when(target: Target) -> bool:
     return target.device == "cuda" and not target.deterministic and target.dtype is not torch.float32
 
 
+def _may_fold(target: Target) -> bool:
+    # why: w * h before its norm may be too large for float16
+    return _when(target) and target.dtype is torch.bfloat16
+
+
 @linear.kernel("triton", when=_when)
 def linear_triton(x_TE: torch.Tensor, packed: object, bias_O: torch.Tensor | None = None) -> torch.Tensor:
     """See the op."""
@@ -194,14 +201,17 @@ def few(
     if tile.way == "hopper" and even and HAS_COPY_ENGINE and x.stride(0) % 8 == 0:
         run_hopper(grid, x, weight, memory, eps, height, tile, folds)
         return out
+    # why: tiles were chosen where a program may have 200 KiB of shared memory; other devices hold fewer of them
+    each = (tile.bn * (2 if act else 1) + max(16, height)) * tile.bk * x.itemsize
+    stages = max(2, min(tile.stages, (_SHARED if HAS_COPY_ENGINE else _SHARED // 2) // each))
     _few[grid](
         x, weight, *memory, rows, x.stride(0), eps, outputs, inputs, max(16, height), tile.bn, tile.bk, tile.splits,
-        tile.stages, *folds, even, num_warps=tile.warps, num_stages=tile.stages, **CHAINED,
+        stages, *folds, even, num_warps=tile.warps, num_stages=stages, **CHAINED,
     )  # fmt: skip
     return out
 
 
-@fold.kernel("triton", when=_when, most=most_rows)
+@fold.kernel("triton", when=_may_fold, most=most_rows)
 def fold_triton(hidden_TE: torch.Tensor, weight_E: torch.Tensor) -> Folded:
     """See the op."""
     rows, dim = hidden_TE.shape
@@ -211,7 +221,7 @@ def fold_triton(hidden_TE: torch.Tensor, weight_E: torch.Tensor) -> Folded:
     return Folded(hidden, scaled, squares)
 
 
-@folded_linear.kernel("triton", when=_when)
+@folded_linear.kernel("triton", when=_may_fold)
 def folded_linear_triton(f: Folded, eps: float, packed: object, bias_O: torch.Tensor | None = None) -> torch.Tensor:
     """See the op."""
     assert isinstance(packed, torch.Tensor)
@@ -220,7 +230,7 @@ def folded_linear_triton(f: Folded, eps: float, packed: object, bias_O: torch.Te
     return few(f.scaled, packed, tile, bias=bias_O, folded=f, eps=eps)
 
 
-@folded_linear_mul.kernel("triton", when=_when)
+@folded_linear_mul.kernel("triton", when=_may_fold)
 def folded_linear_mul_triton(f: Folded, eps: float, packed: object) -> torch.Tensor:
     """See the op."""
     assert isinstance(packed, torch.Tensor)
@@ -229,7 +239,7 @@ def folded_linear_mul_triton(f: Folded, eps: float, packed: object) -> torch.Ten
     return few(f.scaled, packed, tile, folded=f, eps=eps, act=True)
 
 
-@linear_fold.kernel("triton", when=_when)
+@linear_fold.kernel("triton", when=_may_fold)
 def linear_fold_triton(x_TI: torch.Tensor, packed: object, hidden_TE: torch.Tensor, weight_E: torch.Tensor) -> Folded:
     """See the op; the sum takes the place of h."""
     assert isinstance(packed, torch.Tensor)
