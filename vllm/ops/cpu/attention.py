@@ -23,11 +23,12 @@ import torch
 from vllm.ops.attention import AttentionShape, attention
 from vllm.ops.attention import layout as reference_layout
 from vllm.ops.batch import Batch, GroupBatch
+from vllm.ops.cpu import jit
 from vllm.ops.cpu.jit import features, kernel
 from vllm.ops.cpu.lang import W
 from vllm.ops.cpu.linear import NAMES_OF, _here
 from vllm.ops.cpu.mathlib import exp, tanh
-from vllm.ops.cpu.tape import Recorder
+from vllm.ops.cpu.tape import CannotRecord, Recorder
 from vllm.ops.cpu.tiles import PER_WORD, WORD, multiply, one_step, row_tiles, spread_step, spreads
 
 ROWS = 36
@@ -336,6 +337,8 @@ def attention_jit(
 ) -> torch.Tensor:
     """As the reference. The last dimension of q, k and v, and their heads, must lie close together."""
     if not isinstance(cache, PackedCache):
+        if jit.listener is not None:
+            raise CannotRecord("the reference's attention takes lengths from the host")
         return attention(q_THD, k_TKD, v_TKN, cache, batch, group, shape, sinks_H)
     dtype, tokens = q_THD.dtype, q_THD.shape[0]
     call, per_tile = _function(dtype, shape, cache.block_size, batch.max_query_len <= 1, sinks_H is not None)
