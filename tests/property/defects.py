@@ -111,7 +111,7 @@ DEFECTS = [
     ),
     Defect("followers die with their leader", PLANNER, "finish", "self._queue_family(followers)", "pass"),
     Defect("the end by length is missed", settle, "_append", "if len(seq.tokens) >= seq.max_len", "if False"),
-    Defect("min_tokens is forgotten", settle, "_append", "num_output > seq", "True or num_output > seq"),
+    Defect("min_tokens is counted one too far", settle, "_append", "num_output > seq", "num_output - 1 > seq"),
     Defect("preemption takes the best", PLANNER, "_free_blocks", "max(self.running()", "min(self.running()"),
 ]
 
