@@ -125,8 +125,9 @@ def measure(ask: Ask, seed: int, share: float) -> Scores:
 def _judge(scores: Scores, name: str, question: Question, answer: Answer) -> None:
     hit = right(question, answer, "correct")
     if name in ("json", "tools"):
-        scores.add(f"{name} valid", question, answer, right(question, answer, "valid"))
-        scores.add(f"{name} correct", question, answer, hit)
+        group = "tools wide" if ".wide." in question.skill else name
+        scores.add(f"{group} valid", question, answer, right(question, answer, "valid"))
+        scores.add(f"{group} correct", question, answer, hit)
         scores.add(question.skill, question, answer, hit)
     else:
         scores.add(question.skill, question, answer, hit)

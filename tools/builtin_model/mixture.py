@@ -27,16 +27,16 @@ from tools.builtin_model.skills import (
 Maker = Callable[[random.Random], Document]
 # Share of the documents, not of the tokens.
 WEIGHTS: list[tuple[float, Maker]] = [
-    (0.20, capitals.train),
-    (0.22, arithmetic.train),
+    (0.18, capitals.train),
+    (0.20, arithmetic.train),
     (0.05, facts.train),
     (0.03, facts.dialogue),
-    (0.11, words.train),
+    (0.09, words.train),
     (0.04, plain.train),
     (0.04, stories.train),
     (0.07, records.train),
-    (0.06, thinking.train),
-    (0.17, tools.train),
+    (0.05, thinking.train),
+    (0.24, tools.train),
     (0.04, conversation.train),
 ]
 LEARNED = np.uint16(1 << 15)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def orthogonal(batch: Tensor, steps: int = 5) -> Tensor:
-    """batch [n, rows, columns] -> nearly orthogonal matrices with the same singular vectors, bfloat16."""
-    x = batch.bfloat16()
+    """batch [n, rows, columns] -> nearly orthogonal matrices with the same singular vectors, bfloat16 on a GPU."""
+    x = batch.bfloat16() if batch.is_cuda else batch
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT

@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tools.builtin_model.mixture import LEARNED
 from tools.builtin_model.model import Llama, Shape, rope_tables
@@ -21,6 +23,36 @@ from tools.builtin_model.muon import Optimizer
 from tools.builtin_model.stream import shards
 
 ASSETS = Path("vllm/builtin")
+LEARNED_MOST = 0.35  # no batch learns more of its positions than this
+
+
+def choose_attention(lengths: tuple[int, ...], tokens: int) -> str:
+    """The faster of the two fused attentions on this GPU, forward and backward, at the row lengths of the plan."""
+    best: dict[str, float] = {}
+    for name, backend in (("flash", SDPBackend.FLASH_ATTENTION), ("cudnn", SDPBackend.CUDNN_ATTENTION)):
+        try:
+            best[name] = sum(_attention_seconds(backend, length, tokens) for length in lengths)
+        except RuntimeError as error:
+            print(f"attention {name}: {str(error)[:100]}")
+    print("attention, ms a layer:", {name: round(1e3 * seconds, 2) for name, seconds in best.items()}, flush=True)
+    chosen = min(best, key=best.__getitem__)
+    torch.backends.cuda.enable_flash_sdp(chosen == "flash")
+    torch.backends.cuda.enable_cudnn_sdp(chosen == "cudnn")
+    return chosen
+
+
+def _attention_seconds(backend: SDPBackend, length: int, tokens: int) -> float:
+    s = Shape()
+    shape = (tokens // length, s.heads, length, s.head_dim)
+    q, k, v = (torch.randn(shape, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    with sdpa_kernel(backend):
+        for turn in range(4):
+            if turn == 2:
+                torch.cuda.synchronize()
+                begin = time.perf_counter()
+            F.scaled_dot_product_attention(q, k, v, is_causal=True).sum().backward()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - begin) / 2
 
 
 @dataclass
@@ -51,12 +83,31 @@ class Plan:
         return int(self.steps * self.long_from)
 
 
+class Rows(torch.autograd.Function):
+    """Some rows of a matrix, each at most once; the gradient is written without the adding that repeats would need."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.rows = matrix.shape[0]
+        return matrix[index]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (index,) = ctx.saved_tensors
+        full = grad.new_zeros(ctx.rows, grad.shape[1])
+        full[index] = grad
+        return full, None
+
+
 class Trainer:
     """Model, optimizer and position in the stream."""
 
     def __init__(self, plan: Plan, device: str, compiled: bool) -> None:
         torch.manual_seed(plan.seed)
         torch.backends.cuda.matmul.allow_tf32 = True
+        if device == "cuda":
+            choose_attention((plan.length, plan.long_length), plan.batch_tokens)
         self.plan, self.device, self.step = plan, device, 0
         self.model = Llama().to(device)
         self.optimizer = Optimizer(self.model)
@@ -64,10 +115,13 @@ class Trainer:
         self.loss = torch.compile(self._loss, dynamic=False) if compiled else self._loss
 
     def _loss(self, tokens: Tensor, targets: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        with torch.autocast(self.device, dtype=torch.bfloat16):
-            hidden = self.model.hidden_states(tokens, cos, sin)
+        # Most positions are only read: the large product with the vocabulary is made for those that are learned.
+        flat = targets.flatten()
+        chosen = (flat < 0).to(torch.uint8).argsort(stable=True)[: int(len(flat) * LEARNED_MOST)]
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.device == "cuda"):
+            hidden = Rows.apply(self.model.hidden_states(tokens, cos, sin).flatten(0, 1), chosen)
             logits = hidden @ self.model.embed_tokens.weight.T
-        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=-100)
+        return F.cross_entropy(logits.float(), flat[chosen], ignore_index=-100)
 
     def batches(self, tokenizer: Path, workers: int) -> Iterator[Tensor]:
         """Marked tokens [rows, length + 1] for every step from the present one on; one shard holds eight batches."""
@@ -101,11 +155,16 @@ class Trainer:
         self.step += 1
         return loss.detach()
 
+    def save_weights(self, path: Path) -> dict[str, Tensor]:
+        """Writes the weights in bfloat16; gives them back as they are."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        weights = {n: w.detach().cpu() for n, w in self.model.named_parameters()}
+        save_file({n: w.bfloat16().contiguous() for n, w in weights.items()}, path)
+        return weights
+
     def save(self, folder: Path) -> None:
         """The weights for use (`weights.safetensors`, bfloat16) and the state to go on from, in files below 16 MB."""
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {n: w.detach().cpu() for n, w in self.model.named_parameters()}
-        save_file({n: w.bfloat16().contiguous() for n, w in weights.items()}, folder / "weights.safetensors")
+        weights = self.save_weights(folder / "weights.safetensors")
         state = {f"weight.{n}": w for n, w in weights.items()}
         state |= {n: t.cpu() for n, t in self.optimizer.state().items()}
         parts: list[dict[str, Tensor]] = [{}]
@@ -139,6 +198,8 @@ def run(trainer: Trainer, args: argparse.Namespace) -> None:
     total = torch.zeros((), device=trainer.device)
     for batch in trainer.batches(args.tokenizer, args.workers):
         total += trainer.train_step(batch)
+        if trainer.step == args.keep:
+            trainer.save_weights(args.out / f"weights-{args.keep}.safetensors")
         if trainer.step % args.report == 0 or trainer.step == trainer.plan.steps:
             mean = total.item() / (trainer.step - marked_step)
             now = time.monotonic()
@@ -167,6 +228,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, default=ASSETS / "tokenizer.json")
     parser.add_argument("--seconds", type=float, default=500)
     parser.add_argument("--workers", type=int, default=15)
+    parser.add_argument("--keep", type=int, help="also keep the weights as they are after this step")
     parser.add_argument("--report", type=int, default=100)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--no-compile", action="store_true")

@@ -13,6 +13,8 @@ from tools.builtin_model.check_holdout import Check, contains, heldout_questions
 from tools.builtin_model.documents import Question, chat, render
 from tools.builtin_model.holdout import held_pair, held_schema
 from tools.builtin_model.skills import arithmetic, capitals, records, stories, tools
+from tools.builtin_model.skills.frames import framed_case
+from tools.builtin_model.skills.written_tools import classic_case, renamed
 
 ASSETS = Path(__file__).parents[3] / "vllm" / "builtin"
 TEMPLATE = Path(__file__).parents[3] / "tools" / "builtin_model" / "data" / "chat_template.jinja"
@@ -71,6 +73,28 @@ def test_the_check_finds_a_planted_leak():
         check = Check()
         check.document([(prompt, False), ("x", True)])
         assert len(check.wrong) == 1
+
+
+@pytest.mark.parametrize("request_", ["What does the word owl mean?", "From now on star A1 bears the name of Bob."])
+def test_the_check_finds_a_planted_tool_request(request_):
+    check = Check()
+    asked = [{"role": "user", "content": request_}, {"role": "assistant", "content": "x"}]
+    check.document(chat(asked, [{"type": "function", "function": {"name": "w", "parameters": {}}}]))
+    assert len(check.wrong) == 1
+
+
+@pytest.mark.parametrize("make", [framed_case, lambda rng: renamed(rng, classic_case(rng, "classic"))])
+def test_every_argument_stands_in_its_request(make):
+    rng = random.Random(4)
+    for _ in range(400):
+        case = make(rng)
+        keys = {key for key, *_ in case.properties}
+        assert case.again is not None
+        for request, arguments in ((case.request, case.arguments), case.again(rng)):
+            assert arguments.keys() <= keys
+            assert all(str(item).lower() in request.lower() for item in arguments.values()), (request, arguments)
+            assert "[" not in request
+            assert "{" not in request
 
 
 def test_held_out_questions_are_held_out():
