@@ -263,6 +263,24 @@ def test_a_killed_engine_loses_and_doubles_nothing(server: Running):
     assert "killed by signal 9" in server.log.read_text()
 
 
+def test_the_page_and_its_numbers(server: Running):
+    status, text, headers = server.ask("GET", "/", key=None)
+    assert status == 200 and headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in headers["content-security-policy"]
+    for name in re.findall(r'(?:src|href)="(/[^"]+)"', text):
+        assert server.ask("GET", name, key=None)[0] == 200, name
+    for name in ("/page/files/../__init__.py", "/page/files/__init__.py", "/page/files/%2e%2e/__init__.py"):
+        assert server.ask("GET", name, key=None)[0] == 404, name
+    assert server.ask("GET", "/page/state", key=None)[0] == 401
+    _, state, _ = server.ask("GET", "/page/state")
+    assert state["models"] == ["tiny", "also"] and state["engine"]["num_blocks"] > 100
+    events = server.stream("/v1/completions", **SAMPLED, n=2)
+    next(events)
+    (first, second) = server.ask("GET", "/page/state")[1]["engine"]["sequences"]
+    assert first["name"].startswith("cmpl-") and (first["index"], second["index"]) == (0, 1)
+    list(events)
+
+
 def test_sigterm_lets_open_streams_finish(server: Running):
     """The last test of this server."""
     engine = server.engine_pid()
@@ -408,21 +426,3 @@ def names_of_metrics(server: Running) -> None:
     assert "process_resident_memory_bytes" in types
     assert 'vllm:request_success_total{engine="0",finished_reason="abort",model_name="builtin"} 2.0' in text
     assert 'http_requests_total{handler="/docs",method="GET",status="4xx"} 1.0' in text
-
-
-def test_the_page_and_its_numbers(server: Running):
-    status, text, headers = server.ask("GET", "/", key=None)
-    assert status == 200 and headers["content-type"].startswith("text/html")
-    assert "default-src 'none'" in headers["content-security-policy"]
-    for name in re.findall(r'(?:src|href)="(/[^"]+)"', text):
-        assert server.ask("GET", name, key=None)[0] == 200, name
-    for name in ("/page/files/../__init__.py", "/page/files/__init__.py", "/page/files/%2e%2e/__init__.py"):
-        assert server.ask("GET", name, key=None)[0] == 404, name
-    assert server.ask("GET", "/page/state", key=None)[0] == 401
-    _, state, _ = server.ask("GET", "/page/state")
-    assert state["models"] == ["tiny", "also"] and state["engine"]["num_blocks"] > 100
-    events = server.stream("/v1/completions", **SAMPLED, n=2)
-    next(events)
-    (first, second) = server.ask("GET", "/page/state")[1]["engine"]["sequences"]
-    assert first["name"].startswith("cmpl-") and (first["index"], second["index"]) == (0, 1)
-    list(events)
