@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.clean_env import Env, checkout, clean_env, needed
 
-pytestmark = pytest.mark.slow  # made in `make e2e`, which CI runs
+pytestmark = pytest.mark.slow  # made in `make e2e`
 GENERATES = (
     "import vllm, sys; llm = vllm.LLM(); out = llm.generate('The capital of France is')[0].outputs[0].text; "
     "print(vllm.__file__, repr(out)); sys.exit('Paris' not in out)"

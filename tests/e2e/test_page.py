@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.http_server import KEY, Running, serving, wait_for
 
-pytestmark = pytest.mark.slow  # a browser; made in `make e2e`, which CI runs
+pytestmark = pytest.mark.slow  # a browser; made in `make e2e`
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
