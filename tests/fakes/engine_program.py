@@ -1,12 +1,14 @@
 """An engine process without torch: fingerprints in place of a network, and requests that kill it.
 
 A prompt that begins with CRASH ends the process by a signal from inside, one with RAISE makes the executor raise; one
-with LATER crashes when it is computed with three tokens of output behind it.
+with LATER crashes when it is computed with three tokens of output behind it. BUSY computes for six seconds,
+ASLEEP never ends.
 """
 
 import os
 import signal
 import sys
+import time
 
 from tests.fakes.fingerprint import VOCAB, FingerprintExecutor
 from vllm.engine.core import Engine
@@ -17,7 +19,8 @@ from vllm.protocol.kv import FullKV
 from vllm.protocol.plan import SchedulerPlan
 from vllm.protocol.step import StepPlan, StepResult
 
-MAX_LEN, CRASH, RAISE, LATER = 400, 41, 42, 43
+MAX_LEN, CRASH, RAISE, LATER, BUSY, ASLEEP = 400, 41, 42, 43, 44, 45
+BUSY_S = 6.0
 KV = make_kv_plan([FullKV(2, 4, 4)], "float32", num_blocks=600, block_size=4, usual_len=32)
 LIMITS = SchedulerPlan(max_num_seqs=16, max_num_batched_tokens=512, max_model_len=MAX_LEN, run_ahead=1)
 
@@ -31,6 +34,11 @@ class DeadlyExecutor(FingerprintExecutor):
                 raise RuntimeError("the cable was pulled")
             if o.token_ids[0] == CRASH:
                 os.kill(os.getpid(), signal.SIGSEGV)
+            if o.token_ids[0] == ASLEEP:
+                time.sleep(3600)
+            end = time.monotonic() + BUSY_S
+            while o.token_ids[0] == BUSY and time.monotonic() < end:
+                pass
         result = super().run(plan)
         for row in self.rows.values():
             if row.opened.token_ids[0] == LATER and len(row.tokens) >= row.opened.prompt_len + 3:

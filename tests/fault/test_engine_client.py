@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import engine_program
-from tests.fakes.engine_program import CRASH, KV, LATER, MAX_LEN, RAISE
+from tests.fakes.engine_program import ASLEEP, BUSY, CRASH, KV, LATER, MAX_LEN, RAISE
 from tests.fakes.fingerprint import reference
 from vllm.engine import child
 from vllm.engine.client import EngineClient
@@ -149,6 +149,63 @@ def test_an_engine_that_hangs_is_replaced(monkeypatch):
         await all_done([caller], 15)
         caller.check()
         assert client.num_restarts == 1
+        await client.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_long_step_that_computes_is_not_taken_for_a_hang(monkeypatch):
+    monkeypatch.setattr(child, "STUCK_S", 2.5)  # far less than the step takes, as 300 s are for one of an hour
+
+    async def scenario() -> None:
+        client = EngineClient({})
+        await client.start()
+        caller = Caller(client, request("a", BUSY, max_tokens=5))
+        await all_done([caller], 40)
+        caller.check()
+        assert client.num_restarts == 0
+        await client.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_step_that_never_ends_and_computes_nothing_is_ended(monkeypatch):
+    monkeypatch.setattr(child, "STUCK_S", 2.5)
+
+    async def scenario() -> None:
+        client = EngineClient({})
+        await client.start()
+        bad = Caller(client, request("bad", ASLEEP))
+        good = Caller(client, request("good"))
+        await all_done([bad, good], 60)
+        good.check()
+        assert "a step made no progress for 2.5 seconds" in bad.error
+        await client.stop()
+
+    asyncio.run(scenario())
+
+
+def test_what_waits_is_counted_while_it_is_on_its_way():
+    async def scenario() -> None:
+        client = EngineClient({})
+        await client.start()
+        for _ in range(100):
+            if client.stats.num_free_rows:
+                break
+            await asyncio.sleep(0.05)
+        assert client.stats.num_free_rows == 16
+        callers = [Caller(client, request(f"{i}", max_tokens=300)) for i in range(16)]
+        assert client.queued() == (0, 0)
+        callers += [Caller(client, request(f"late {i}", max_tokens=300)) for i in range(4)]
+        assert client.queued() == (4, 40)
+        while client.stats.num_added < 20:
+            await asyncio.sleep(0.01)
+        assert client.queued() == (4, 40)
+        client.abort("late 0")
+        callers.pop(-4)
+        await all_done(callers)
+        await asyncio.sleep(0.1)
+        assert client.queued() == (0, 0)
         await client.stop()
 
     asyncio.run(scenario())

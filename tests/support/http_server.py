@@ -74,7 +74,10 @@ class Running:
         """The process id of the engine."""
         tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
         children = (int(word) for task in tasks for word in task.read_text().split())
-        return next(pid for pid in children if b"engine_main" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        programs = b"engine_main", b"tests.fakes.counting\0"
+        return next(
+            pid for pid in children if any(name in Path(f"/proc/{pid}/cmdline").read_bytes() for name in programs)
+        )
 
 
 def wait_for(condition: Any, seconds: float, what: str) -> None:
@@ -86,13 +89,16 @@ def wait_for(condition: Any, seconds: float, what: str) -> None:
 
 
 @contextmanager
-def serving(folder: Path, *flags: str, keys: tuple[str, ...] = (KEY,)) -> Iterator[Running]:
-    """Start a server on a free port, wait until it is ready, end it with SIGTERM."""
+def serving(
+    folder: Path, *flags: str, keys: tuple[str, ...] = (KEY,), program: str = "vllm.entrypoints.cli.main", **more: str
+) -> Iterator[Running]:
+    """Start a server on a free port, wait until it is ready, end it with SIGTERM. `more` goes into its environment."""
     log = folder / "server.log"
-    words = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", "--port", "0", *flags]
+    words = [sys.executable, "-m", program, "serve", "--port", "0", *flags]
     words += [*(["--api-key", *keys] if keys else [])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **more}
     with log.open("w") as out:
-        process = subprocess.Popen(words, stderr=out, stdout=out, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        process = subprocess.Popen(words, stderr=out, stdout=out, env=environment)
     try:
         wait_for(lambda: "Ready: " in log.read_text() or process.poll() is not None, 60, "readiness")
         assert process.poll() is None, log.read_text()

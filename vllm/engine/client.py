@@ -10,6 +10,7 @@ finish_reason "error". Called by: front.
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -46,6 +47,9 @@ class EngineClient:
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
         self._glance: asyncio.Future[Glance] | None = None
+        self._unseen: deque[int] = deque()
+        """Prompt lengths of the requests sent to this engine that its counts do not hold yet."""
+        self._num_sent = 0
         self.stats = _NO_STATS
         self.num_restarts = 0
         self.dead: str = ""
@@ -78,6 +82,16 @@ class EngineClient:
     def num_open(self) -> int:
         """Requests that have not ended."""
         return len(self._journal)
+
+    def queued(self) -> tuple[int, int]:
+        """(requests, known tokens) that wait for a place; those that are on the way to the engine count as waiting."""
+        if not self.is_serving:
+            return self._journal.size()
+        now = self.stats
+        # why: with nobody in line the next ones get the free places at once
+        first = 0 if now.num_waiting else now.num_free_rows
+        coming = list(self._unseen)[first:]
+        return now.num_waiting + len(coming), now.num_waiting_tokens + sum(coming)
 
     @property
     def pid(self) -> int | None:
@@ -123,6 +137,8 @@ class EngineClient:
             await asyncio.sleep(PAUSES_S[int(attempt)])
             if self._is_stopping:
                 break
+            self._unseen.clear()
+            self._num_sent = 0
             child = self._child = await Child.start(self._words, self._on_message)
             if self._is_stopping:
                 await child.close()
@@ -162,6 +178,8 @@ class EngineClient:
     def _on_message(self, message: Message) -> None:
         if isinstance(message, News):
             self.stats = message.stats
+            while len(self._unseen) > self._num_sent - message.stats.num_added:
+                self._unseen.popleft()
             if self._on_stats is not None:
                 self._on_stats(message.stats)
             for update in message.updates:
@@ -184,7 +202,10 @@ class EngineClient:
         """Send what may go. A request that gave tokens before, or lost siblings, is resumed with what it gave."""
         if not self._journal.has_waiting or not self.is_serving or self._child is None:
             return
-        self._child.send([Add(entry.request, entry.emitted) for entry in self._journal.due()])
+        due = self._journal.due()
+        self._num_sent += len(due)
+        self._unseen.extend(entry.request.prompt_len for entry in due)
+        self._child.send([Add(entry.request, entry.emitted) for entry in due])
 
 
 def _fail(entry: Entry, why: str) -> None:

@@ -60,6 +60,8 @@ class Engine:
         self._flights: deque[InFlight] = deque()
         self._outbox: list[SequenceUpdate] = []
         self._num_steps = self._num_query = self._num_sampled = 0
+        self.num_added = 0
+        """Requests that came, refused ones included."""
         self._closed = False
         self._check_at = 0.0
 
@@ -72,6 +74,7 @@ class Engine:
         named there are resumed; the others have ended before.
         """
         assert not self._closed, "the engine is closed"
+        self.num_added += 1
         if request.request_id in self._live:
             raise ValidationError(f"request_id {request.request_id!r} is in use by a request that has not finished.")
         if request.prompt_len < 1:
@@ -257,6 +260,9 @@ class Engine:
             num_steps=self._num_steps,
             num_query_tokens=self._num_query,
             num_sampled_tokens=self._num_sampled,
+            num_waiting_tokens=self.scheduler.waiting.num_tokens,
+            num_free_rows=len(self.scheduler.rows),
+            num_added=self.num_added,
         )
 
     def reset_prefix_cache(self) -> None:

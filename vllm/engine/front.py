@@ -33,7 +33,7 @@ from vllm.errors import CapacityError, EngineGenerateError, ValidationError
 from vllm.inputs import TypedPrompt
 from vllm.outputs import RequestOutput
 from vllm.protocol.events import SequenceUpdate
-from vllm.sampling_params import SamplingParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.util.log import get_logger
 
 _log = get_logger(__name__)
@@ -81,17 +81,29 @@ class Flow:
         self._abort = abort
         self._open = dict(enumerate(deliveries))
         self._inbox: list[tuple[int, RequestOutput]] = []
+        self._newest: dict[tuple[int, int], RequestOutput] = {}
+        """(place, sibling) -> what the inbox holds of it."""
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.on_close: Callable[[], None] = _nothing
 
     def put(self, place: int, output: RequestOutput | None, is_done: bool) -> None:
         """Put an output into the mailbox."""
-        if output is not None:
+        if output is not None and not self._join(place, output):
             self._inbox.append((place, output))
         if is_done:
             self._open.pop(place, None)
         self._wake()
+
+    def _join(self, place: int, output: RequestOutput) -> bool:
+        """Add a delta to one of the same sequence that was not fetched yet: who reads slowly gets few large ones."""
+        if self.deliveries[place].params.output_kind is not RequestOutputKind.DELTA or len(output.outputs) != 1:
+            return False
+        held = self._newest.setdefault((place, output.outputs[0].index), output)
+        if held is output:
+            return False
+        held.add(output, aggregate=True)
+        return True
 
     def fail(self, error: Exception) -> None:
         """The caller hears of `error` once it has read what came before."""
@@ -105,6 +117,7 @@ class Flow:
     async def __aiter__(self) -> AsyncIterator[list[tuple[int, RequestOutput]]]:
         while True:
             batch, self._inbox = self._inbox, []
+            self._newest.clear()
             if batch:
                 yield batch
             elif self._error is not None:

@@ -47,6 +47,10 @@ class Journal:
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._entries
 
+    def size(self) -> tuple[int, int]:
+        """(requests, prompt tokens) of all entries."""
+        return len(self._entries), sum(entry.request.prompt_len for entry in self._entries.values())
+
     def entry(self, request_id: str) -> Entry:
         """The open entry of a request."""
         return self._entries[request_id]

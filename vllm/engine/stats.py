@@ -23,3 +23,9 @@ class EngineStats:
     """Tokens computed."""
     num_sampled_tokens: int
     """Tokens given to sequences."""
+    num_waiting_tokens: int = 0
+    """Known tokens of the sequences in line, now."""
+    num_free_rows: int = 0
+    """Sequences that could still get a row, now."""
+    num_added: int = 0
+    """Requests that came, refused ones included."""

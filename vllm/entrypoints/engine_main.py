@@ -69,12 +69,15 @@ class Child:
         engine.watch(self._recorder)
         threading.Thread(target=self._read, daemon=True).start()
         threading.Thread(target=self._beat, daemon=True).start()
+        self.say(News([], engine.stats()))
+        told = 0
         while True:
             self._obey(engine)
             self._step_began = time.monotonic()
             updates = engine.step() if engine.has_work else []
             self._step_began = 0.0
-            if updates:
+            if updates or told != engine.num_added:
+                told = engine.num_added  # why: the front counts who waits, also while a long prompt gives no token
                 self.say(News(updates, engine.stats()))
 
     def say(self, message: Message) -> None:

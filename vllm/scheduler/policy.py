@@ -7,6 +7,7 @@ Called by: scheduler.
 
 import heapq
 from collections.abc import Iterator
+from collections.abc import Sequence as Items
 from typing import Protocol
 
 from vllm.errors import ValidationError
@@ -17,14 +18,14 @@ class Policy(Protocol):
     """An order of service."""
 
     displaces: bool
-    """Whether `outranks` can be true at all."""
+    """Whether `victim` can find anybody at all."""
 
     def rank(self, seq: Sequence) -> tuple[float, ...]:
         """The place of a new sequence; called once for each."""
         ...
 
-    def outranks(self, new: Sequence, running: Sequence) -> bool:
-        """Whether `new` may take the place of `running` by preemption."""
+    def victim(self, new: Sequence, running: Items[Sequence]) -> Sequence | None:
+        """Whose place `new` may take by preemption; None: it has to wait."""
         ...
 
     def admitted(self, seq: Sequence) -> None:
@@ -44,8 +45,8 @@ class FirstCome:
     def rank(self, seq: Sequence) -> tuple[float, ...]:
         return (seq.arrival, seq.seq_id)
 
-    def outranks(self, new: Sequence, running: Sequence) -> bool:
-        return False
+    def victim(self, new: Sequence, running: Items[Sequence]) -> Sequence | None:
+        return None
 
     def admitted(self, seq: Sequence) -> None:
         pass
@@ -62,30 +63,51 @@ class ByPriority(FirstCome):
     def rank(self, seq: Sequence) -> tuple[float, ...]:
         return (seq.request.priority, seq.arrival, seq.seq_id)
 
-    def outranks(self, new: Sequence, running: Sequence) -> bool:
-        return new.rank[0] < running.rank[0]
+    def victim(self, new: Sequence, running: Items[Sequence]) -> Sequence | None:
+        worst = max(running, key=lambda seq: seq.rank, default=None)
+        return worst if worst is not None and new.rank[0] < worst.rank[0] else None
+
+
+BURST = 16
+"""Requests of usual size that a tenant may send at once, after a time of silence, before it has to wait its turn."""
 
 
 class Fair(FirstCome):
     """Tenants with work share the tokens evenly, whoever asks for more (start-time fair queueing).
 
     A sequence's rank is the moment, in virtual tokens, at which its tenant's earlier work would be done if all tenants
-    were served at one even rate. Virtual time is the rank of the newest admission, so a tenant that comes late starts
-    level with the others and owes nothing. What a sequence will cost is its prompt (once per request) and as many
-    tokens as its tenant's sequences gave lately.
+    were served at one even rate. Virtual time is the highest rank among the admissions; a tenant that asked for less
+    than its share before may fall behind it by `BURST` usual requests at most, so its small bursts go first. What a
+    sequence will cost is its prompt (once per request) and as many tokens as its tenant's sequences gave lately.
+
+    A sequence whose turn was at least a usual request earlier takes the place of the worst that runs: who asks for less
+    than its share need not wait for the long answers of one that fills every row. Ranks stay as they are, so an
+    exchange is never undone by another, and everybody comes to be the first.
     """
+
+    displaces = True
 
     def __init__(self) -> None:
         self._now = 0.0
+        self._usual_cost = 0.0
         self._done_at: dict[str, float] = {}
         self._usual_output: dict[str, float] = {}
 
     def rank(self, seq: Sequence) -> tuple[float, ...]:
         tenant, request = seq.request.tenant, seq.request
-        start = max(self._now, self._done_at.get(tenant, 0.0))
         output = min(request.max_len - seq.prompt_len, self._usual_output.get(tenant, 64.0))
-        self._done_at[tenant] = start + output + (seq.prompt_len if seq.index == 0 else 0)
+        cost = output + (seq.prompt_len if seq.index == 0 else 0)
+        self._usual_cost += 0.1 * (cost - self._usual_cost)
+        oldest = self._now - BURST * self._usual_cost
+        start = max(oldest, self._done_at.get(tenant, oldest))
+        self._done_at[tenant] = start + cost
         return (start, seq.arrival, seq.seq_id)
+
+    def victim(self, new: Sequence, running: Items[Sequence]) -> Sequence | None:
+        worst = max(running, key=lambda seq: seq.rank, default=None)
+        if worst is None or worst.request.tenant == new.request.tenant:
+            return None
+        return worst if new.rank[0] + self._usual_cost <= worst.rank[0] else None
 
     def admitted(self, seq: Sequence) -> None:
         self._now = max(self._now, seq.rank[0])
@@ -115,10 +137,12 @@ class Queue:
     def __init__(self) -> None:
         self._heap: list[tuple[tuple[float, ...], int, Sequence]] = []
         self._tickets = 0
-        self._size = 0
+        self._lengths: dict[int, int] = {}
+        self.num_tokens = 0
+        """Known tokens of the waiting, as many as each had when it was queued."""
 
     def __len__(self) -> int:
-        return self._size
+        return len(self._lengths)
 
     def __iter__(self) -> Iterator[Sequence]:
         return (seq for _, ticket, seq in self._heap if seq.ticket == ticket)
@@ -128,7 +152,8 @@ class Queue:
         assert seq.ticket < 0, f"{seq!r} is queued already"
         seq.ticket = self._tickets
         self._tickets += 1
-        self._size += 1
+        self._lengths[seq.ticket] = len(seq.tokens)
+        self.num_tokens += len(seq.tokens)
         heapq.heappush(self._heap, (seq.rank, seq.ticket, seq))
 
     def peek(self) -> Sequence | None:
@@ -140,5 +165,5 @@ class Queue:
     def discard(self, seq: Sequence) -> None:
         """Take a sequence out, if it is in."""
         if seq.ticket >= 0:
+            self.num_tokens -= self._lengths.pop(seq.ticket)
             seq.ticket = -1
-            self._size -= 1

@@ -29,6 +29,8 @@ from vllm.scheduler.resources import Rows, claim, drop, extend
 
 ASK_AGAIN = 16
 """Steps after which a sequence that found too few blocks is looked at again: prefixes may have come that it shares."""
+DISPLACING = 8
+"""Most of the waiting that one plan makes room for by preemption."""
 
 
 @dataclass(slots=True)
@@ -193,17 +195,23 @@ class Scheduler:
 
     def _displace(self) -> None:
         """Preempt the worst for the first in line, where the policy says so and there is no room otherwise."""
-        head = self.waiting.peek()
-        if head is None or self.in_flight(head):
-            return
-        hit = self._match(head)
-        n = self.budget.chunk_len(len(head.tokens) - hit.length, self.limits.max_num_batched_tokens)
-        while running := self.running():
-            worst = max(running, key=lambda s: s.rank)
-            enough = self.kv.num_free + self.kv.num_deferred >= self._demand(head, hit, n)
-            if (enough and len(self.rows)) or not self.policy.outranks(head, worst):
-                return
-            self._preempt(worst)
+        seen: list[Sequence] = []
+        blocks = 0
+        while len(seen) < DISPLACING and (head := self.waiting.peek()) is not None and not self.in_flight(head):
+            if self.policy.victim(head, self.running()) is None:
+                break
+            self.waiting.discard(head)
+            seen.append(head)
+            hit = self._match(head)
+            n = self.budget.chunk_len(len(head.tokens) - hit.length, self.limits.max_num_batched_tokens)
+            blocks += self._demand(head, hit, n)
+            while self.kv.num_free + self.kv.num_deferred < blocks or len(self.rows) < len(seen):
+                victim = self.policy.victim(head, self.running())
+                if victim is None:
+                    break
+                self._preempt(victim)
+        for head in seen:
+            self.waiting.push(head)
 
     def in_flight(self, seq: Sequence) -> bool:
         """Whether a step with this sequence has not been settled."""

@@ -5,7 +5,7 @@ import pytest
 from vllm.protocol.request import Request, TokenSpan
 from vllm.protocol.sequence import Sequence
 from vllm.sampling_params import SamplingParams
-from vllm.scheduler.policy import Fair, Policy, Queue, make_policy
+from vllm.scheduler.policy import BURST, Fair, Policy, Queue, make_policy
 
 
 def sequence(seq_id: int, policy: Policy, **fields: object) -> Sequence:
@@ -37,7 +37,8 @@ def test_priority_is_smaller_first_and_displaces_only_the_less_urgent() -> None:
     for seq in seqs:
         queue.push(seq)
     assert served(queue) == [3, 1, 0, 2]
-    assert policy.outranks(seqs[1], seqs[0]) and not policy.outranks(seqs[0], seqs[2])
+    assert policy.victim(seqs[1], [seqs[3], seqs[0]]) is seqs[0]
+    assert policy.victim(seqs[0], [seqs[2]]) is None and policy.victim(seqs[0], []) is None
 
 
 def test_a_discarded_sequence_is_not_served_and_can_come_back() -> None:
@@ -63,7 +64,7 @@ def test_fair_serves_a_quiet_tenant_before_the_rest_of_a_flood() -> None:
         policy.admitted(first)
     queue.push(sequence(10, policy, tenant="quiet", arrival=9.0))
     queue.push(sequence(11, policy, tenant="quiet", arrival=9.0))
-    assert served(queue)[:4] == [10, 3, 11, 4]
+    assert served(queue)[:3] == [10, 11, 3]
 
 
 def test_fair_shares_are_even_by_tokens() -> None:
@@ -76,12 +77,25 @@ def test_fair_shares_are_even_by_tokens() -> None:
     assert abs(tokens["short"] - tokens["long"]) <= 200
 
 
-def test_an_idle_tenant_saves_no_credit() -> None:
+def test_an_idle_tenant_saves_credit_for_a_small_burst_only() -> None:
     policy = Fair()
-    busy = [sequence(i, policy, tenant="busy") for i in range(5)]
+    busy = [sequence(i, policy, tenant="busy") for i in range(100)]
     policy.admitted(busy[-1])
-    late = sequence(9, policy, tenant="late")
-    assert late.rank[0] == busy[-1].rank[0]
+    late = [sequence(100 + i, policy, tenant="late") for i in range(100)]
+    assert sum(seq.rank[0] < busy[-1].rank[0] for seq in late) == BURST
+
+
+def test_fair_takes_places_from_who_is_ahead_only() -> None:
+    policy = Fair()
+    loud = [sequence(i, policy, tenant="loud") for i in range(30)]
+    for seq in loud:
+        policy.admitted(seq)
+    quiet = sequence(30, policy, tenant="quiet")
+    assert policy.victim(quiet, loud) is loud[-1]
+    assert policy.victim(quiet, loud[:1]) is None
+    assert policy.victim(quiet, []) is None
+    policy.admitted(quiet)
+    assert policy.victim(sequence(31, policy, tenant="loud"), [*loud, quiet]) is None
 
 
 def test_an_unknown_policy_is_refused_with_the_known_ones() -> None:

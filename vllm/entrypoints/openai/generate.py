@@ -10,7 +10,7 @@ from vllm.engine.deliver import Delivery
 from vllm.engine.front import Flow
 from vllm.entrypoints.openai.running import Label
 from vllm.entrypoints.openai.schemas import Generation
-from vllm.entrypoints.openai.state import Server
+from vllm.entrypoints.openai.state import Server, given_key
 from vllm.entrypoints.openai.traces import CARRIED
 from vllm.errors import PromptError
 from vllm.features.structured_output.matching import Thinking
@@ -22,7 +22,8 @@ def label(prefix: str, asked_id: str | None, request: Request) -> Label:
     """The id of an answer: the one that was asked for, else a random one."""
     asked: str = asked_id or request.state.request_id
     name = f"{prefix}{asked if asked.isascii() and asked.isprintable() else uuid.uuid4().hex}"
-    return Label(name, {key: request.headers[key] for key in CARRIED if key in request.headers})
+    carried = {key: request.headers[key] for key in CARRIED if key in request.headers}
+    return Label(name, carried, given_key(request).hex())
 
 
 async def open_flow(
@@ -42,6 +43,7 @@ async def open_flow(
     server.check_room()
     own = uuid.uuid4().hex  # why: a client may give the same request_id twice
     deliveries: list[Delivery] = []
+    tenant = server.tenant(name.key, body.user)
     features = {}
     if params.structured_outputs is not None:
         features = await server.structured.take_later(params, thinking)
@@ -56,7 +58,7 @@ async def open_flow(
                     prompt,
                     params,
                     priority=body.priority,
-                    tenant=body.user or "",
+                    tenant=tenant,
                     special=special,
                     shown=shown,
                     features=features,
@@ -66,6 +68,8 @@ async def open_flow(
             if len(prompts) > 1:
                 error.args = (f"prompt[{place}]: {error}",)
             raise
+    # why: others may have come while these were read, and now it is known how long they are
+    server.check_room(len(deliveries), sum(delivery.taken.request.prompt_len for delivery in deliveries))
     flow = server.front.open(deliveries)
     server.open.add(name, flow)
     return flow

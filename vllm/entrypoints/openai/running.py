@@ -19,6 +19,8 @@ class Label:
     """The id of its answer."""
     carried: Mapping[str, str]
     """Headers that tie its span to the caller's."""
+    key: str = ""
+    """The hash of the API key that it came with."""
 
 
 class OpenRequests:

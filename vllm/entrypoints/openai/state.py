@@ -119,14 +119,14 @@ class Server:
         keys = self.args.api_key
         if not keys:
             return
-        given = _given_key(request)
+        given = given_key(request)
         known = [hmac.compare_digest(given, hashlib.sha256(key.encode()).digest()) for key in keys]
         if not any(known):
             raise HttpError(401, "A valid API key is needed: Authorization: Bearer KEY, or x-api-key: KEY.")
 
     def owner(self, request: Request) -> str:
         """Stands for the key of a request; "" where none is asked for."""
-        return _given_key(request).hex() if self.args.api_key else ""
+        return given_key(request).hex() if self.args.api_key else ""
 
     def check_model(self, name: str | None) -> None:
         """404 for a model that is not served."""
@@ -143,12 +143,25 @@ class Server:
         if self.front.client.dead:
             raise HttpError(503, "The engine has stopped.")
 
-    def check_room(self) -> None:
-        """503 when too many requests wait."""
-        most = self.engine_args.max_num_queued_reqs
-        if most is not None and self.front.client.stats.num_waiting >= most:
-            self.metrics.on_refused()
-            raise HttpError(503, "Too many requests wait; come again later.")
+    def check_room(self, num_requests: int = 0, num_tokens: int = 0) -> None:
+        """503 when too many requests or prompt tokens wait, or would with these; alone in line anything fits."""
+        args = self.engine_args
+        if args.max_num_queued_reqs is None and args.max_num_queued_tokens is None:
+            return
+        requests, tokens = self.front.client.queued()
+        for most, waiting, more, what in (
+            (args.max_num_queued_reqs, requests, num_requests, "requests"),
+            (args.max_num_queued_tokens, tokens, num_tokens, "prompt tokens"),
+        ):
+            if most is not None and (waiting >= most or (waiting and waiting + more > most)):
+                self.metrics.on_refused()
+                raise HttpError(503, f"Too many {what} wait; come again later.")
+
+    def tenant(self, key: str, user: str | None) -> str:
+        """Whose share of the engine a request uses: its key's, or its user's where everybody has the same key."""
+        several = len(self.args.api_key or ()) > 1
+        said = key if several else user or ""
+        return hashlib.sha256(said.encode()).hexdigest()[:16] if said else ""
 
     def as_ids(self, body: Generation) -> bool:
         """Whether logprobs show tokens as token_id:7."""
@@ -170,7 +183,7 @@ class Server:
         return {"x-ignored-fields": shown.replace("\r", "").replace("\n", "")}
 
 
-def _given_key(request: Request) -> bytes:
+def given_key(request: Request) -> bytes:
     """The hash of the key that a request carries."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
