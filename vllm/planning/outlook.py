@@ -71,7 +71,7 @@ def at_once(plan: Plan, length: int) -> int:
 
 def decode_rate(plan: Plan, network: Network, rates: Rates, num: int, length: int) -> float:
     """Expected output tokens per second of `num` sequences that each have `length` tokens."""
-    weights = plan.memory.weights * _share_read(network, num)
+    weights = plan.memory.weights * share_read(network, num)
     keys = num * bytes_needed(plan.kv, length) / max(1, plan.worker.tp_size) / max(1, plan.worker.pp_size)
     hops = 2 * _HOP_SECONDS if plan.worker.tp_size > 1 else 0.0
     kind = "cpu" if plan.worker.device == "cpu" else "cuda"
@@ -130,7 +130,7 @@ def _num_layers(network: Network) -> int:
     return len(network.blocks) if isinstance(network, Decoder) else len(network.calls)
 
 
-def _share_read(network: Network, num: int) -> float:
+def share_read(network: Network, num: int) -> float:
     """Part of the weights that a step of `num` tokens reads: of experts, those that are hit when all are as likely."""
     if not isinstance(network, Decoder):
         return 1.0

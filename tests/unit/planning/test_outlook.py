@@ -11,7 +11,9 @@ from vllm.config.args import EngineArgs
 from vllm.entrypoints.cli.main import main
 from vllm.errors import ValidationError
 from vllm.kv.groups import bytes_needed
+from vllm.planning.floor import decode_floor, prefill_floor, reachable
 from vllm.planning.known import CARDS, card, facts_of, rates
+from vllm.planning.machine import cpu_facts
 from vllm.planning.outlook import at_once, decode_rate, prefill_rate
 
 LLAMA_8B = {
@@ -78,6 +80,21 @@ def test_experts_that_are_not_hit_are_not_read(folder):
     one, many = (1 / decode_rate(plan, network, speed, 1, 256), 128 / decode_rate(plan, network, speed, 128, 256))
     assert plan.num_parameters == 30_532_122_624
     assert one < 0.2 * many, "a single token reads 8 of 128 experts"
+
+
+def test_floors_are_those_of_the_yardsticks(folder):
+    """docs/performance.md, one H200: bytes over 4.375 TB/s, products over 790 TFLOP/s; middle lengths."""
+    speed = reachable(facts_of("H200", 1), "none")
+    assert speed == pytest.approx((4.375e12, 790e12))
+    network, plan = planned(folder(LLAMA_8B), "H200")
+    for num, length, ms in ((1, 256, 3.43), (32, 1152, 4.5), (128, 1152, 7.9), (256, 1152, 13.7)):
+        assert decode_floor(plan, network, speed, num, length) * 1e3 == pytest.approx(ms, rel=0.02)
+    # why: the page counts the head for every token of a prompt; it is needed for the last alone, which is 8 % less.
+    tokens_s = 64 * 2048 / prefill_floor(plan, network, speed, 64, 2048)
+    assert 51_000 < tokens_s == pytest.approx(51_000 * 1.07, rel=0.02)
+    network, plan = planned(folder(QWEN_30B_A3B), "H200")
+    assert decode_floor(plan, network, speed, 1, 256) * 1e3 == pytest.approx(1.42, rel=0.03)
+    assert reachable(cpu_facts(), "none") is None
 
 
 @pytest.mark.parametrize("length", [1, 1000, 4096, 131072])
