@@ -30,6 +30,7 @@ def entrypoint(dockerfile: Path) -> list[str]:
     return json.loads(re.search(r"^ENTRYPOINT (\[.*\])$", dockerfile.read_text(), re.MULTILINE)[1])
 
 
+@pytest.mark.slow  # the linter comes with the e2e extra
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
 def test_dockerfile_lints(dockerfile: Path) -> None:
     done = subprocess.run([needed("hadolint"), dockerfile], capture_output=True, text=True)
