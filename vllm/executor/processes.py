@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
@@ -148,6 +149,11 @@ class ProcessExecutor:
         elif kind is Kind.RESULT:
             self._results.append(message)
         else:
+            # why: a rank that is killed breaks the others' connections, and one of them may be heard of first.
+            time.sleep(0.1)
+            for other, process in enumerate(self._ranks):
+                if other != rank and (code := process.poll()) is not None and code < 0:
+                    self._die(f"worker {other} of {self._size} was killed by signal {-code}")
             self._die(f"worker {rank} of {self._size} failed: {message}")
 
     def _hear_last_words(self, rank: int) -> None:
