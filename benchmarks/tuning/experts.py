@@ -8,12 +8,12 @@ lines of `vllm/ops/triton/moe_tiles.py`, then the parts of a layer for each numb
 import json
 import multiprocessing
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from benchmarks.tuning.timing import in_graph
 from vllm.ops.moe import experts, route
 from vllm.ops.triton import moe
 from vllm.ops.triton.moe_sort import sort
@@ -103,26 +103,6 @@ def check(job: tuple[int, int, str, Tile]) -> float:
         return float("nan")
 
 
-def time_of(run: Callable[[int], object], calls: int = 12) -> float:
-    """Microseconds a call inside a graph; `run(i)` uses the weights of layer i."""
-    run(0), run(1)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for i in range(calls):
-            run(i)
-    graph.replay()
-    best = float("inf")
-    for _ in range(3):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        best = min(best, begin.elapsed_time(end) * 1e3 / calls)
-    return best
-
-
 def best_tiles(load: Load, tokens: int, bm: int, errors: dict[tuple[int, int, str, Tile], float]) -> tuple[Tiles, dict]:
     """The fastest tiles of a load with blocks of `bm` rows, and all times."""
     alone, layers = alone_of(tokens), len(load.ups)
@@ -136,11 +116,11 @@ def best_tiles(load: Load, tokens: int, bm: int, errors: dict[tuple[int, int, st
                 continue
             z = replace(base, **{which: tile})
             if which == "up":
-                took = time_of(lambda i, z=z: moe.up_product(load.x, load.ups[i % layers], I, choice, s, "silu", z))
+                took = in_graph(lambda i, z=z: moe.up_product(load.x, load.ups[i], I, choice, s, "silu", z), layers, 12)
             elif s is None:
-                took = time_of(lambda i, z=z: moe.down_alone(load.h, load.downs[i % layers], load.ids, z))
+                took = in_graph(lambda i, z=z: moe.down_alone(load.h, load.downs[i], load.ids, z), layers, 12)
             else:
-                took = time_of(lambda i, z=z: moe.down_product(load.h, load.downs[i % layers], load.weights, s, z))
+                took = in_graph(lambda i, z=z: moe.down_product(load.h, load.downs[i], load.weights, s, z), layers, 12)
             times[which].append((took, tile))
         times[which].sort(key=lambda one: one[0])
     return Tiles(bm, times["up"][0][1], times["down"][0][1], 1 << 20 if alone else 0), times
@@ -151,23 +131,23 @@ def whole(load: Load, z: Tiles | str) -> dict[str, float]:
     layers, out = len(load.ups), {}
 
     def layer(i: int) -> object:
-        args = (load.x, load.weights, load.ids, load.ups[i % layers], load.downs[i % layers])
+        args = (load.x, load.weights, load.ids, load.ups[i], load.downs[i])
         if z == "hopper":
             return moe.by_hopper(*args)
         return moe.by_library(*args, "silu") if isinstance(z, str) else moe.grouped(*args, "silu", z)
 
-    out["layer"] = time_of(layer, 6)
-    out["choose"] = time_of(lambda i: moe.choose_triton(load.x, load.router, A, True))
+    out["layer"] = in_graph(layer, layers, 6)
+    out["choose"] = in_graph(lambda i: moe.choose_triton(load.x, load.router, A, True), layers, 12)
     if isinstance(z, str):
         s, hopper = sort(load.ids, X, 128), moe._hopper()
         rows = moe._spread_rows(load.x, s, A)
-        out["sort"] = time_of(lambda i: sort(load.ids, X, 128))
-        out["spread"] = time_of(lambda i: moe._spread_rows(load.x, s, A))
+        out["sort"] = in_graph(lambda i: sort(load.ids, X, 128), layers, 12)
+        out["spread"] = in_graph(lambda i: moe._spread_rows(load.x, s, A), layers, 12)
         if z == "hopper":
-            out["up"] = time_of(lambda i: hopper.product(rows, load.ups[i % layers], s, True), 6)
-            out["down"] = time_of(lambda i: hopper.product(load.h, load.downs[i % layers], s, False), 6)
+            out["up"] = in_graph(lambda i: hopper.product(rows, load.ups[i], s, True), layers, 6)
+            out["down"] = in_graph(lambda i: hopper.product(load.h, load.downs[i], s, False), layers, 6)
     elif not z.rows_alone:
-        out["sort"] = time_of(lambda i: sort(load.ids, X, z.bm))
+        out["sort"] = in_graph(lambda i: sort(load.ids, X, z.bm), layers, 12)
     return {name: round(us, 1) for name, us in out.items()}
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.tuning.timing import in_graph
 from vllm.ops import linear_fp8 as lf
 from vllm.ops.quantize import FP8, Intake, Quantized, quantize
 from vllm.ops.triton import linear_fp8 as room
@@ -84,27 +85,6 @@ def check(job: tuple[int, int, int, int, Tile]) -> float:
         return float("nan")
 
 
-def time_of(run: Callable[[int], object], copies: int, least: int = 24) -> float:
-    """Microseconds a call inside a graph."""
-    for i in range(2):
-        run(i % copies)
-    torch.cuda.synchronize()
-    graph, calls = torch.cuda.CUDAGraph(), max(least, copies)
-    with torch.cuda.graph(graph):
-        for i in range(calls):
-            run(i % copies)
-    graph.replay()
-    best = float("inf")
-    for _ in range(3):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        best = min(best, begin.elapsed_time(end) * 1e3 / calls)
-    return best
-
-
 def plain(x: Quantized, weight: lf.Fp8Weight, fast: bool, rowwise: bool) -> torch.Tensor:
     """The library, with a scale per row or with one for all."""
     one = torch.ones((), device="cuda")
@@ -132,12 +112,12 @@ def few_rows(names: list[str], block: int, rows_of: tuple[int, ...]) -> list[obj
                 if not errors[tile, inputs % (tile.bk * tile.splits)] < 0.02:
                     print(f"{name} {rows} {tile}: error {errors[tile, inputs % (tile.bk * tile.splits)]}")
                     continue
-                times.append((time_of(lambda i, x=x, t=tile: room.few(x, weights[i], None, t), copies), tile))
+                times.append((in_graph(lambda i, x=x, t=tile: room.few(x, weights[i], None, t), copies), tile))
             times.sort(key=lambda one: one[0])
-            dry = time_of(lambda i, x=x: room.few(x, weights[i], None, Tile(*_values(times[0][1])[:-1], 0)), copies)
+            dry = in_graph(lambda i, x=x: room.few(x, weights[i], None, Tile(*_values(times[0][1])[:-1], 0)), copies)
             library = float("nan")
             if not block:
-                library = time_of(lambda i, x=x: plain(x, weights[i], True, True), copies)
+                library = in_graph(lambda i, x=x: plain(x, weights[i], True, True), copies)
             best, tile = times[0]
             print(
                 f"({outputs}, {inputs}): Tile{_values(tile)},  # {name} {rows}: {best:.1f} us, "
@@ -181,7 +161,7 @@ def many_rows() -> list[object]:
 
             def rate(run: Callable[[int], object], scale: float = scale) -> float:
                 try:
-                    return round(scale / time_of(run, 2, 4))
+                    return round(scale / in_graph(run, 2, 4))
                 except Exception as error:
                     print(type(error).__name__, str(error)[:200], flush=True)
                     return float("nan")
@@ -224,11 +204,11 @@ def small_kernels() -> None:
         x, r = (torch.randn(rows, 4096, device="cuda", dtype=torch.bfloat16) for _ in range(2))
         pair = torch.randn(rows, 28672, device="cuda", dtype=torch.bfloat16)
         times = {
-            "norm": time_of(lambda i: add_rms_norm_triton(x, r, w, 1e-5), 1),
-            "norm + quantize": time_of(lambda i: small.add_rms_norm_quantize_triton(x, r, w, 1e-5, intake), 1),
-            "quantize": time_of(lambda i: small.quantize_triton(x, intake), 1),
-            "activate": time_of(lambda i: activate_mul_triton(pair, "silu"), 1),
-            "activate + quantize": time_of(lambda i: small.activate_mul_quantize_triton(pair, "silu", intake), 1),
+            "norm": in_graph(lambda i: add_rms_norm_triton(x, r, w, 1e-5), 1),
+            "norm + quantize": in_graph(lambda i: small.add_rms_norm_quantize_triton(x, r, w, 1e-5, intake), 1),
+            "quantize": in_graph(lambda i: small.quantize_triton(x, intake), 1),
+            "activate": in_graph(lambda i: activate_mul_triton(pair, "silu"), 1),
+            "activate + quantize": in_graph(lambda i: small.activate_mul_quantize_triton(pair, "silu", intake), 1),
         }
         print(f"small kernels, {rows} rows, us:", {k: round(v, 2) for k, v in times.items()}, flush=True)
 

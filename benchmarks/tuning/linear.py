@@ -11,11 +11,11 @@ import sys
 from dataclasses import astuple
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from benchmarks.tuning.timing import in_graph
 from vllm.ops.fold import Folded
 from vllm.ops.triton import linear as room
 from vllm.ops.triton.tiles import Tile
@@ -73,18 +73,22 @@ class Call:
         self.hidden = torch.zeros(rows, outputs, device="cuda", dtype=torch.bfloat16)
         self.norm = torch.ones(outputs, device="cuda")
 
-    def ours(self, weight: torch.Tensor, tile: Tile) -> torch.Tensor:
+    def ours(self, i: int, tile: Tile) -> torch.Tensor:
         if self.kind == "add":
             sums = torch.empty(-(-self.wide // tile.bn), self.x.shape[0], device="cuda")
             return room.few(
-                self.x, weight, tile, out=self.hidden, following=(self.norm, torch.empty_like(self.hidden), sums)
+                self.x,
+                self.weights[i],
+                tile,
+                out=self.hidden,
+                following=(self.norm, torch.empty_like(self.hidden), sums),
             )
         return room.few(
-            self.x, weight, tile, folded=Folded(self.x, self.x, self.sums), eps=1e-6, act=self.kind == "act"
+            self.x, self.weights[i], tile, folded=Folded(self.x, self.x, self.sums), eps=1e-6, act=self.kind == "act"
         )
 
-    def library(self, weight: torch.Tensor) -> torch.Tensor:
-        return F.linear(self.x, weight)
+    def library(self, i: int) -> torch.Tensor:
+        return F.linear(self.x, self.weights[i])
 
     def want(self, weight: torch.Tensor) -> torch.Tensor:
         y = F.linear(self.x.float(), weight.float())
@@ -100,33 +104,12 @@ def check(job: tuple[int, int, str, int, Tile]) -> float:
     torch.manual_seed(0)
     call = Call(outputs, inputs, kind, rows, 1)
     try:
-        got = call.ours(call.weights[0], tile).float()
+        got = call.ours(0, tile).float()
         want = call.want(call.weights[0])
         return float((got - want).abs().max() / want.abs().max())
     except Exception as error:
         print(f"{job}: {type(error).__name__}: {str(error)[:100]}", flush=True)
         return float("nan")
-
-
-def time_of(run: Any, weights: list[torch.Tensor], least: int = 24) -> float:
-    """Microseconds a call inside a graph."""
-    for w in weights[:2]:
-        run(w)
-    torch.cuda.synchronize()
-    graph, calls = torch.cuda.CUDAGraph(), max(least, len(weights))
-    with torch.cuda.graph(graph):
-        for i in range(calls):
-            run(weights[i % len(weights)])
-    graph.replay()
-    best = float("inf")
-    for _ in range(3):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        best = min(best, begin.elapsed_time(end) * 1e3 / calls)
-    return best
 
 
 def main(names: list[str]) -> None:
@@ -144,14 +127,14 @@ def main(names: list[str]) -> None:
         outputs, inputs, kind = SHAPES[name]
         for rows in wanted:
             call = Call(outputs, inputs, kind, rows, max(2, -(-_LARGER_THAN_CACHE // (outputs * inputs * 2))))
-            library = time_of(call.library, call.weights)
+            library = in_graph(call.library, len(call.weights))
             times = []
             for tile in candidates(outputs, inputs, kind, rows):
                 error = errors[outputs, inputs, kind, rows, tile]
                 if not error < 0.02:
                     print(f"{name} {rows} {tile}: error {error}")
                     continue
-                times.append((time_of(partial(call.ours, tile=tile), call.weights), tile))
+                times.append((in_graph(partial(call.ours, tile=tile), len(call.weights)), tile))
             times.sort(key=lambda one: one[0])
             best, tile = times[0]
             floor = outputs * inputs * 2 / 4.375e6

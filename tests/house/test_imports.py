@@ -49,7 +49,7 @@ def test_import_budget(code):
     assert seconds - bare <= CASES[code]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["serve", "--help"]])
 def test_cli_budget(arguments):
     seconds, printed = best_of([sys.executable, "-m", "vllm.entrypoints.cli.main", *arguments])
     assert seconds <= 0.3

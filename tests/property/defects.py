@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from vllm.engine import core, settle
 from vllm.kv import manager, pool, prefix
-from vllm.scheduler import scheduler
+from vllm.scheduler import admission, scheduler
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,11 @@ DEFECTS = [
         "len(ids) == len(result.seq_ids)",
     ),
     Defect(
-        "prompt logprobs read the cache", PLANNER, "_match", "seq.request.sampling.skip_reading_prefix_cache", "False"
+        "prompt logprobs read the cache",
+        admission.Door,
+        "match",
+        "seq.request.sampling.skip_reading_prefix_cache",
+        "False",
     ),
     Defect(
         "prompt logprobs are told twice",

@@ -17,8 +17,10 @@ def summary(files: list[Module], house: dict[str, Any]) -> str:
     limit = house["sizes"]
     within = 100 * sum(count <= limit["most_lines"] for count in lines) // len(lines)
     words = sum(len(module.text.split()) for module in files)
+    shell = sum(module.num_lines for module in files if module.file.startswith(tuple(limit["shell"])))
     return (
-        f"{len(lines)} files, {sum(lines)} of {limit['package_lines']} lines, median {median(lines):.0f} "
+        f"{len(lines)} files; core {sum(lines) - shell} of {limit['core_lines']} lines, "
+        f"shell {shell} of {limit['shell_lines']}, median {median(lines):.0f} "
         f"(aim {limit['median_lines']}), {within} % within {limit['most_lines']}, {words / sum(lines):.1f} words a line"
     )
 

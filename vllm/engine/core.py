@@ -85,7 +85,7 @@ class Engine:
                 f"{request.max_len}; it may have {request.max_len - 1} at most.",
                 field="prompt",
             )
-        self.scheduler.check_fits(request.max_len)
+        self.scheduler.door.check_fits(request.max_len)
         wanted = {i: () for i in range(request.sampling.n)} if emitted is None else emitted
         siblings = [Sequence(request, i, self.scheduler.next_seq_id(), done) for i, done in sorted(wanted.items())]
         assert all(len(seq.tokens) < seq.max_len for seq in siblings), "a sequence that has ended cannot be resumed"

@@ -23,6 +23,7 @@ from vllm.engine.wire import Abort, Add, Beat, Command, Failed, Frames, Message,
 from vllm.errors import CapacityError
 from vllm.protocol.executor import Executor
 from vllm.protocol.step import StepPlan, StepResult
+from vllm.util.arith import largest
 
 BEAT_S = 1.0
 _PR_SET_PDEATHSIG = 1
@@ -125,16 +126,12 @@ def longest(engine: Engine) -> int:
 
     def fits(length: int) -> bool:
         try:
-            engine.scheduler.check_fits(length)
+            engine.scheduler.door.check_fits(length)
         except CapacityError:
             return False
         return True
 
-    low, high = 1, engine.plan.max_model_len
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    return low
+    return largest(1, engine.plan.max_model_len, fits)
 
 
 def build(words: dict[str, object]) -> tuple[Engine, Ready]:

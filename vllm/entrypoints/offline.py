@@ -93,7 +93,7 @@ class LLMEngine:
             max_logprobs=max_logprobs,
             features=self._features(prompt, params, thinks),
         )
-        parts.engine.scheduler.check_fits(taken.request.max_len)
+        parts.engine.scheduler.door.check_fits(taken.request.max_len)
         return Delivery(taken, parts.make_decoder, parts.token_text)
 
     def _features(self, prompt: TypedPrompt, params: SamplingParams, thinks: bool) -> dict[str, object]:

@@ -15,7 +15,7 @@ from math import lcm
 
 from vllm.errors import CapacityError
 from vllm.protocol.kv import FullKV, KVGroup, KVKind, KVPlan, LatentKV, SlidingKV
-from vllm.util.arith import cdiv, human_bytes
+from vllm.util.arith import cdiv, human_bytes, largest
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1, "int8": 1}
 PagedKV = FullKV | SlidingKV | LatentKV
@@ -110,16 +110,9 @@ def max_tokens_that_fit(plan: KVPlan, num_sequences: int = 1, num_query: int = 1
     """The longest length that `num_sequences` sequences can all reach at once; 0 if not even one token."""
     share = (plan.num_blocks - 1) // num_sequences
     step = lcm(*(group.block_size for group in plan.groups))
-    low, high = 0, (share + 1) * step
     if all(isinstance(group.kind, SlidingKV) for group in plan.groups) and blocks_needed(plan, 1 << 40) <= share:
         return 1 << 40
-    while low < high:
-        middle = (low + high + 1) // 2
-        if blocks_needed(plan, middle, num_query) <= share:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    return largest(0, (share + 1) * step, lambda length: blocks_needed(plan, length, num_query) <= share)
 
 
 def bytes_needed(plan: KVPlan, num_tokens: int, num_sequences: int = 1) -> int:

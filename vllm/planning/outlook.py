@@ -20,7 +20,7 @@ from vllm.planning.known import Rates
 from vllm.planning.memory import Network
 from vllm.planning.pace import active_parameters
 from vllm.planning.plan import Plan
-from vllm.util.arith import human_bytes
+from vllm.util.arith import human_bytes, largest
 
 LENGTHS = (1024, 4096, 16384, 32768, 131072)
 _HOP_SECONDS = 12e-6
@@ -60,13 +60,8 @@ def at_once(plan: Plan, length: int) -> int:
     if length > plan.max_tokens_in_cache:
         return 0
     each = bytes_needed(plan.kv, length, 2) - bytes_needed(plan.kv, length, 1)
-    low, high = 1, plan.kv.total_bytes // each + 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (
-            (middle, high) if bytes_needed(plan.kv, length, middle) <= plan.kv.total_bytes else (low, middle - 1)
-        )
-    return low
+    most = plan.kv.total_bytes // each + 1
+    return largest(1, most, lambda num: bytes_needed(plan.kv, length, num) <= plan.kv.total_bytes)
 
 
 def decode_rate(plan: Plan, network: Network, rates: Rates, num: int, length: int) -> float:

@@ -16,19 +16,17 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
-from vllm.errors import CapacityError
-from vllm.kv.groups import blocks_needed, max_tokens_that_fit
 from vllm.kv.manager import Hit, KVManager
 from vllm.protocol.plan import SchedulerPlan
 from vllm.protocol.seams import Resource
 from vllm.protocol.sequence import Sequence, Status
 from vllm.protocol.step import RowOpen, StepPlan
+from vllm.scheduler.admission import Door
 from vllm.scheduler.budget import StepBudget
 from vllm.scheduler.policy import Queue, make_policy
 from vllm.scheduler.resources import Rows, claim, drop, extend
+from vllm.util.arith import largest
 
-ASK_AGAIN = 16
-"""Steps after which a sequence that found too few blocks is looked at again: prefixes may have come that it shares."""
 DISPLACING = 8
 """Most of the waiting that one plan makes room for by preemption."""
 
@@ -58,6 +56,7 @@ class Scheduler:
         self.limits = plan
         self.budget = StepBudget(plan)
         self.kv = kv
+        self.door = Door(plan, kv)
         self.policy = make_policy(plan.policy)
         self.waiting = Queue()
         self.prefilling: list[Sequence] = []
@@ -72,24 +71,8 @@ class Scheduler:
         self._closes: list[int] = []
         self._copies: list[tuple[int, int, Sequence]] = []
         self._starved = False
-        self._blocked = (-1, 0, 0)
-        """(ticket of the first in line when it was refused, blocks it wanted, step)."""
 
     # -- coming and going ----------------------------------------------------------------------------------------
-
-    def check_fits(self, max_len: int) -> None:
-        """CapacityError when one sequence of `max_len` tokens cannot run even alone."""
-        room = self.limits.max_model_len
-        if max_len > room:
-            raise CapacityError(f"max_len is {max_len} tokens, but max_model_len is {room}; ask for at most {room}")
-        # why: a prompt that may not be cut needs all its blocks at once, also those behind a window.
-        k = self.limits.max_tokens_per_step if self.limits.enable_chunked_prefill else room
-        if blocks_needed(self.kv.plan, max_len, k) > self.kv.plan.num_blocks - 1:
-            most = max_tokens_that_fit(self.kv.plan, num_query=k)
-            raise CapacityError(
-                f"prompt and output may reach {max_len} tokens, but the KV cache holds {most} at most; "
-                f"ask for at most {most} tokens in all or give the KV cache more memory"
-            )
 
     @property
     def last_step(self) -> int:
@@ -202,9 +185,9 @@ class Scheduler:
                 break
             self.waiting.discard(head)
             seen.append(head)
-            hit = self._match(head)
+            hit = self.door.match(head)
             n = self.budget.chunk_len(len(head.tokens) - hit.length, self.limits.max_num_batched_tokens)
-            blocks += self._demand(head, hit, n)
+            blocks += self.door.demand(head, hit, n, self.prefilling)
             while self.kv.num_free + self.kv.num_deferred < blocks or len(self.rows) < len(seen):
                 victim = self.policy.victim(head, self.running())
                 if victim is None:
@@ -283,14 +266,7 @@ class Scheduler:
         """The longest chunk, n at most, that the free blocks hold."""
         if not self.limits.enable_chunked_prefill:
             return 0
-        low, high = 0, n
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.kv.missing(seq, seq.num_planned + middle) <= self.kv.num_free:
-                low = middle
-            else:
-                high = middle - 1
-        return low
+        return largest(0, n, lambda m: self.kv.missing(seq, seq.num_planned + m) <= self.kv.num_free)
 
     def _free_blocks(self, seq: Sequence, need: int) -> bool:
         """Preempt worse-ranked sequences until `need` blocks are free. False: not now."""
@@ -344,10 +320,15 @@ class Scheduler:
         while budget > 0 and len(self.rows) and (seq := self.waiting.peek()) is not None:
             if self.in_flight(seq):
                 break
-            if self._still_blocked(seq):
+            in_use = bool(self.prefilling or self.decoding or self.kv.num_deferred)
+            if in_use and self.door.still_shut(seq, self._next_step):
                 break
-            hit = self._match(seq)
-            n = self._fit(seq, hit, self.budget.chunk_len(len(seq.tokens) - hit.length, budget))
+            hit = self.door.match(seq)
+            n = self.budget.chunk_len(len(seq.tokens) - hit.length, budget)
+            if not in_use:
+                n = self.door.fit_alone(hit, n)
+            elif not self.door.lets_in(seq, hit, n, self.prefilling, self._next_step):
+                break
             if n <= 0:
                 break
             self.waiting.discard(seq)
@@ -359,47 +340,6 @@ class Scheduler:
             budget -= n
         for seq in refused:
             self.waiting.push(seq)
-
-    def _match(self, seq: Sequence) -> Hit:
-        """The prefix hit `seq` may use. SamplingParams asks for none when it wants log-probabilities of the prompt."""
-        return self.kv.no_hit() if seq.request.sampling.skip_reading_prefix_cache else self.kv.match(seq)
-
-    def _demand(self, seq: Sequence, hit: Hit, n: int) -> int:
-        """Free blocks to have before `seq` comes in beside others in chunks of `n`: all its known tokens, the rest of
-        the prefills that run, and a little for growth."""
-        promised = sum(self.kv.missing(other, len(other.tokens)) for other in self.prefilling)
-        in_flight = n * (self.limits.run_ahead + 1)
-        return self.kv.demand(len(seq.tokens), hit, in_flight) + promised + self.kv.plan.num_blocks // 100
-
-    def _fit(self, seq: Sequence, hit: Hit, n: int) -> int:
-        """How many of `n` tokens to start with so that nobody who runs starves; 0: not now. Alone: as many as fit."""
-        if self._in_use():
-            need = self._demand(seq, hit, n)
-            if need <= self.kv.num_free:
-                return n
-            self._blocked = (seq.ticket, need, self._next_step)
-            return 0
-        low, high = 0, n
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.kv.demand(hit.length + middle, hit, middle) <= self.kv.num_free:
-                low = middle
-            else:
-                high = middle - 1
-        return low if low == n or self.limits.enable_chunked_prefill else 0
-
-    def _in_use(self) -> bool:
-        """Whether anybody holds blocks."""
-        return bool(self.prefilling or self.decoding or self.kv.num_deferred)
-
-    def _still_blocked(self, seq: Sequence) -> bool:
-        """Whether the first in line was refused lately and no more blocks are free than then would have been too few.
-
-        why: matching a long prompt costs more than the rest of a plan, and it would be done in vain in every step.
-        """
-        ticket, need, since = self._blocked
-        lately = self._next_step - since < ASK_AGAIN
-        return ticket == seq.ticket and self.kv.num_free < need and lately and self._in_use()
 
     def _open(self, step: StepPlan, seq: Sequence, hit: Hit, n: int, now: float) -> None:
         """Row, blocks and the worker's copy of what we know for an admitted sequence."""

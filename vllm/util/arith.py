@@ -1,6 +1,7 @@
 """Whole-number arithmetic and sizes in words. Knows nothing else; called by everybody."""
 
 import re
+from collections.abc import Callable
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
@@ -28,6 +29,14 @@ def round_up(n: int, multiple: int) -> int:
 def round_down(n: int, multiple: int) -> int:
     """Largest multiple of `multiple` that is <= n."""
     return n // multiple * multiple
+
+
+def largest(low: int, high: int, holds: Callable[[int], bool]) -> int:
+    """The largest n of `low` to `high` for which `holds(n)`, where it holds up to some n and not beyond; else `low`."""
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle - 1)
+    return low
 
 
 def human_bytes(n: int) -> str:

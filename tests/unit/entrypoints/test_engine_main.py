@@ -17,6 +17,6 @@ def test_the_longest_sequence_is_what_the_cache_or_the_context_holds(num_blocks:
     limits = SchedulerPlan(max_num_seqs=2, max_num_batched_tokens=64, max_model_len=50)
     engine = Engine(limits, kv, FingerprintExecutor(kv, limits))
     assert longest(engine) == expected
-    engine.scheduler.check_fits(expected)
+    engine.scheduler.door.check_fits(expected)
     with pytest.raises(CapacityError):
-        engine.scheduler.check_fits(expected + 1)
+        engine.scheduler.door.check_fits(expected + 1)

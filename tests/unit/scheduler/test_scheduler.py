@@ -238,11 +238,11 @@ def test_a_refused_resource_holds_up_its_own_sequence_only() -> None:
 
 def test_too_long_a_request_is_told_what_fits() -> None:
     bench = Bench(num_blocks=8)
-    bench.scheduler.check_fits(28)
+    bench.scheduler.door.check_fits(28)
     with pytest.raises(ValueError, match="the KV cache holds 28 at most"):
-        bench.scheduler.check_fits(29)
+        bench.scheduler.door.check_fits(29)
     with pytest.raises(ValueError, match="max_model_len is 64; ask for at most 64"):
-        bench.scheduler.check_fits(65)
+        bench.scheduler.door.check_fits(65)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm.util.arith import cdiv, human_bytes, parse_size, round_down, round_up
+from vllm.util.arith import cdiv, human_bytes, largest, parse_size, round_down, round_up
 
 
 @given(st.integers(-(10**9), 10**9), st.integers(1, 10**6))
@@ -47,3 +47,9 @@ def test_human_bytes():
         "5.0 GiB",
         "-2.0 KiB",
     ]
+
+
+@given(st.integers(-50, 50), st.integers(0, 60), st.integers(-60, 120))
+def test_the_largest_that_holds(low, width, limit):
+    found = largest(low, low + width, lambda n: n <= limit)
+    assert found == max(low, min(low + width, limit))

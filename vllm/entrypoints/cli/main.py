@@ -1,8 +1,8 @@
 """The `vllm` command: one verb per file of this folder.
 
 For: finding the verb that was asked and handing it its arguments. Does not know: what a verb does.
-Invariant: only the verb that was asked is imported (for the general help: all, and none of them imports torch at the
-top). A verb file has NAMES, HELP, add_arguments(parser) and run(arguments) -> exit status.
+Invariant: only the verb that was asked is imported and describes its flags (for the general help all are imported, and
+none of them imports torch at the top). A verb file has NAMES, HELP, add_arguments(parser) and run(arguments) -> exit status.
 Called by: the console script.
 """
 
@@ -27,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
     for name in [asked] if asked in verbs else verbs.names():
         verb = verbs.load(name)
         subparser = subparsers.add_parser(name, help=verb.HELP, description=verb.HELP)
-        verb.add_arguments(subparser)
+        if name == asked:
+            verb.add_arguments(subparser)
         subparser.set_defaults(run=verb.run)
     arguments = parser.parse_args(words)
     try:
