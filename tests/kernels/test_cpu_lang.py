@@ -9,7 +9,7 @@ import torch
 pytest.importorskip("llvmlite")
 from vllm.ops.cpu import mathlib
 from vllm.ops.cpu.jit import kernel
-from vllm.ops.cpu.lang import W
+from vllm.ops.cpu.values import W
 
 FUNCTIONS = {
     "exp": (mathlib.exp, torch.exp, torch.linspace(-87, 88, 4096), 3e-7),

@@ -16,6 +16,7 @@ from vllm.protocol.plan import LoadPlan, WorkerPlan
 from vllm.protocol.step import StepPlan, StepResult
 from vllm.sampling.lines import Stage
 from vllm.worker.make import make_foreign_runner, make_runner
+from vllm.worker.rehearsal import rehearse
 from vllm.worker.runner import Runner
 
 
@@ -35,6 +36,7 @@ class LocalExecutor:
         if isinstance(network, Foreign):
             self._start(make_foreign_runner(network, load_plan, worker_plan, kv_plan, extra_stages))
             return
+        rehearse(network, worker_plan, kv_plan)
         tensors = load_weights(network, weights, load_plan, worker_plan)
         self._start(make_runner(network, tensors, worker_plan, kv_plan, extra_stages=extra_stages))
 

@@ -21,16 +21,19 @@ def choose_dtype(args: EngineArgs, checkpoint: str, device: DeviceFacts, chosen:
     said = _WORDS.get(args.dtype, args.dtype)
     if said != "auto":
         if device.kind == "cpu" and said == "float16":
-            raise RefusedError(
-                "dtype float16 is slow and inexact on a CPU; take bfloat16, float32 or auto.", field="dtype", value=said
-            )
+            took = "bfloat16" if device.bf16 else "float32"
+            chosen.note("dtype", took, "float16 was asked for, which CPUs do not multiply; weights are converted")
+            return took
         if said == "bfloat16" and not device.bf16:
             chosen.note("dtype", said, f"asked for, though {device.name} has no bfloat16 instructions: slow")
         return said
     if device.kind == "cpu":
         took = "bfloat16" if device.bf16 else "float32"
         has = "has" if device.bf16 else "has no"
-        chosen.note("dtype", took, f"this CPU {has} bfloat16 instructions; the checkpoint is {checkpoint}")
+        why = f"this CPU {has} bfloat16 instructions; the checkpoint is {checkpoint}"
+        if not device.bf16:
+            why += "; dtype='bfloat16' takes half the memory and decodes faster, less exactly"
+        chosen.note("dtype", took, why)
         return took
     took = checkpoint if checkpoint in ("float16", "bfloat16") else "bfloat16"
     why = f"the checkpoint is {checkpoint}"

@@ -76,9 +76,12 @@ def test_dtype(device: DeviceFacts, stored: str, asked: str, took: str) -> None:
         assert stored in why(made, "dtype") or "float32" in why(made, "dtype")
 
 
-def test_float16_on_a_cpu_is_refused() -> None:
-    with pytest.raises(RefusedError, match="float16"):
-        plan(dtype="float16")
+@pytest.mark.parametrize(("bf16", "took"), [(True, "bfloat16"), (False, "float32")])
+@pytest.mark.parametrize("asked", ["half", "float16"])
+def test_float16_on_a_cpu_is_converted_and_said(asked: str, bf16: bool, took: str) -> None:
+    made = plan(replace(CPU, bf16=bf16), stored="float16", dtype=asked)
+    assert made.worker.dtype == took == made.kv.dtype
+    assert "float16 was asked for" in why(made, "dtype")
 
 
 def test_plan_is_complete() -> None:

@@ -1,5 +1,6 @@
 """Decode steps that are recorded and run as one give the tokens of steps run call by call, whatever happens between."""
 
+import importlib
 import random
 
 import pytest
@@ -11,12 +12,15 @@ from tests.unit.worker.test_ahead import odd_decoder, requests_of, run
 from vllm.engine.core import Engine
 from vllm.executor.local import LocalExecutor
 from vllm.kv.groups import make_kv_plan as plan_groups
+from vllm.ops.cpu import jit
+from vllm.ops.cpu.norm import rms_norm_jit
 from vllm.parts.basic import Norm, Rope
 from vllm.parts.decoder import Block, Decoder, Embedding, Head, Wiring
 from vllm.parts.ffn import MLP
 from vllm.parts.mixer import Attention, Heads
 from vllm.protocol.plan import SchedulerPlan
 from vllm.worker.make import make_runner
+from vllm.worker.rehearsal import rehearse
 
 
 def decoder(tied: bool, window: int | None = None, bias: bool = False, wiring: Wiring = Wiring.SERIAL) -> Decoder:
@@ -112,3 +116,41 @@ def test_a_model_that_looks_at_values_runs_without_tapes():
     requests = requests_of(3, plain=True)
     assert run(engine, requests) == run(make_engine("tied", 400, 512, 16, recorded=False), requests)
     assert tapes_of(engine).most == 0 and not tapes_of(engine)._tapes
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Names of kernels as they are compiled; none is there at first."""
+    names, compile_ = [], jit.Kernel._compile
+    for name in ("activation", "attention", "draw", "heads", "linear", "linear_int8", "norm"):
+        module = importlib.import_module(f"vllm.ops.cpu.{name}")
+        if hasattr(module, "_function"):
+            module._function.cache_clear()
+        for made in vars(module).values():
+            if isinstance(made, jit.Kernel):
+                monkeypatch.setattr(made, "_ready", {})
+    monkeypatch.setattr(jit.Kernel, "_compile", lambda self, fixed: names.append(self.name) or compile_(self, fixed))
+    return names
+
+
+@pytest.mark.parametrize("name", ["tied", "untied, two kinds of layers", "bfloat16", "int8"])
+def test_after_a_rehearsal_nothing_is_left_to_compile(name, compiled):
+    network, changes = CASES[name]
+    kv_plan = plan_groups(network.kv_kinds(), changes.get("dtype", "float32"), num_blocks=64, block_size=16)
+    rehearsal = rehearse(network, make_worker_plan(kernels={}, max_num_batched_tokens=64, **changes), kv_plan)
+    assert rehearsal is not None
+    engine = make_engine(name, num_blocks=64, budget=64, rows=4, recorded=True)
+    rehearsal.join()
+    before = list(compiled)
+    assert "_attention" in before and "_draw" in before
+    run(engine, requests_of(1, plain=False))
+    assert compiled == before
+
+
+def test_a_rehearsal_runs_nothing():
+    x = torch.ones(4, 64)
+    with jit.rehearsal():
+        rms_norm_jit(x, torch.ones(64), 1e-6)
+        assert jit.listener is not None
+    y = rms_norm_jit(x, torch.ones(64), 1e-6)
+    assert jit.listener is None and torch.allclose(y, torch.ones(4, 64))

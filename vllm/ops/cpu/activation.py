@@ -9,9 +9,9 @@ import torch
 
 from vllm.ops.activation import activate, activate_mul
 from vllm.ops.cpu.jit import SMALL, kernel
-from vllm.ops.cpu.lang import W
 from vllm.ops.cpu.linear import NAMES_OF, _here
 from vllm.ops.cpu.mathlib import activation
+from vllm.ops.cpu.values import W
 
 _CHUNK = 1024
 

@@ -25,11 +25,11 @@ from vllm.ops.attention import layout as reference_layout
 from vllm.ops.batch import Batch, GroupBatch
 from vllm.ops.cpu import jit
 from vllm.ops.cpu.jit import features, kernel
-from vllm.ops.cpu.lang import W
 from vllm.ops.cpu.linear import NAMES_OF, _here
 from vllm.ops.cpu.mathlib import exp, tanh
 from vllm.ops.cpu.tape import CannotRecord, Recorder
-from vllm.ops.cpu.tiles import PER_WORD, WORD, multiply, one_step, row_tiles, spread_step, spreads
+from vllm.ops.cpu.tiles import PER_WORD, WORD, columns, multiply, one_step, row_tiles, spread_step, spreads
+from vllm.ops.cpu.values import W
 
 ROWS = 36
 """Rows (tokens times query heads of a group) of a tile of a chunk."""
@@ -188,12 +188,11 @@ def _scores(k, f, room, keys, rows):
     """s[r, key] = q[r] . k[key] for one tile of keys."""
     word, words = WORD[f.T], f.dim // PER_WORD[f.T]
     for r in k.range(0, rows, f.height):
-        for c in range(0, f.keys, W * f.blocks):
-            num = min(f.blocks, (f.keys - c) // W)
+        for c, num in columns(k, f.keys, f.blocks):
             accs = [[k.var(k.f32(0.0, W)) for _ in range(num)] for _ in range(f.height)]
             xs = [(room.q + (r + j) * f.dim).cast("f32" if f.spread else word) for j in range(f.height)]
             ws = [keys.cast(word) + c + W * i for i in range(num)]
-            multiply(k, f.T, xs, ws, accs, k.const(words), f.P, f.spread)
+            multiply(k, f.T, xs, ws, accs, words, f.P, f.spread)
             for j in range(f.height):
                 for i in range(num):
                     (room.s + (r + j) * f.keys + c + W * i).store(accs[j][i].v)
@@ -236,8 +235,7 @@ def _add_values(k, f, room, values, rows, seen):
     word = WORD[f.T]
     for r in k.range(0, rows, f.height):
         xs = [(room.p + (r + j) * f.keys).cast("f32" if f.spread else word) for j in range(f.height)]
-        for c in range(0, f.v_dim, W * f.blocks):
-            num = min(f.blocks, (f.v_dim - c) // W)
+        for c, num in columns(k, f.v_dim, f.blocks):
             places = [[room.o + (r + j) * f.v_dim + c + W * i for i in range(num)] for j in range(f.height)]
             keeps = [(room.keep + r + j).load() for j in range(f.height)]
             accs = [[k.var(p.load(W) * keep) for p in line] for line, keep in zip(places, keeps, strict=True)]
@@ -324,7 +322,7 @@ def _step(batch: Batch, group: GroupBatch, per_tile: int) -> _Step:
     return found  # type: ignore[return-value]
 
 
-@attention.kernel("jit", when=_here, layout=layout, recorder=Recorder)
+@attention.kernel("jit", when=_here, layout=layout, recorder=Recorder, rehearsal=jit.rehearsal)
 def attention_jit(
     q_THD: torch.Tensor,
     k_TKD: torch.Tensor,

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 
 from vllm.ops.cpu.jit import kernel
-from vllm.ops.cpu.lang import W
 from vllm.ops.cpu.linear import _here
 from vllm.ops.cpu.mathlib import log, log1m
+from vllm.ops.cpu.values import W
 from vllm.ops.draw import LARGEST_U, draw
 
 _CHUNK = 8192

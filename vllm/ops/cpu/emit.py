@@ -19,7 +19,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from vllm.ops.cpu.lang import BYTE_PTR, F32, I32, I64, Ptr, Trace, Val, Var
+from vllm.ops.cpu.lang import Trace
+from vllm.ops.cpu.values import BYTE_PTR, F32, I32, I64, Ptr, Val, Var
 
 _SERIAL = itertools.count()
 _PHASES, _LINE = 3, 8

@@ -15,7 +15,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -24,8 +25,10 @@ import torch
 from vllm.util import env
 
 _LOCK = threading.RLock()
-listener: Callable[[int, list[Any], tuple[Any, ...], bool], None] | None = None
-"""Told of every call (body, types and values of arguments, alone?) while a step is recorded (`tape.py`)."""
+LISTENING = threading.Lock()
+"""Held by whoever sets `listener`."""
+listener: Callable[[int, list[Any], tuple[Any, ...], bool], bool] | None = None
+"""Told of every call (body, types and values of arguments, alone?); whether that is all that is to happen."""
 SMALL = 1 << 14
 """Elements that one thread is done with before another has noticed."""
 
@@ -159,16 +162,30 @@ class Kernel:
             if n > known and helpers is not None:
                 helpers.grow(n)
                 known = n
-            if listener is not None:
-                listener(body, types, args, False)
-            call(*args, n)
+            heard = listener
+            if heard is None or not heard(body, types, args, False):
+                call(*args, n)
 
         def alone(*args: Any) -> None:
-            if listener is not None:
-                listener(body, types, args, True)
-            call(*args, 1)
+            heard = listener
+            if heard is None or not heard(body, types, args, True):
+                call(*args, 1)
 
         return together, alone
+
+
+@contextmanager
+def rehearsal() -> Iterator[None]:
+    """Kernels that this thread calls are compiled, and not run; no step is recorded meanwhile."""
+    global listener
+    me = threading.get_ident()
+    with LISTENING:
+        listener = lambda *_: threading.get_ident() == me  # noqa: E731
+        try:
+            yield
+            walker()
+        finally:
+            listener = None
 
 
 def kernel(signature: str) -> Callable[[Callable[..., None]], Kernel]:

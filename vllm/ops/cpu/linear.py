@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 
 from vllm.ops.cpu.jit import available, features, kernel, num_threads
-from vllm.ops.cpu.lang import W
 from vllm.ops.cpu.tiles import EDGE, FEW, PER_WORD, WORD, multiply, shapes, spreads
+from vllm.ops.cpu.values import W
 from vllm.ops.linear import linear
 from vllm.ops.table import Target
 from vllm.platforms import pages

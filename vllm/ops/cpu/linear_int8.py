@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 
 from vllm.ops.cpu.jit import features, kernel, num_threads
-from vllm.ops.cpu.lang import W
 from vllm.ops.cpu.linear import NAMES_OF, SLAB, _here, blocks_for, pack_words
 from vllm.ops.cpu.tiles import EDGE, FEW, multiply, shapes, spreads
+from vllm.ops.cpu.values import W
 from vllm.ops.linear_int8 import Int8Weight, linear_int8, quantize_rows
 
 _PIECE = 4096

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vllm.ops.cpu.lang import F32, I32, Trace, Val
+from vllm.ops.cpu.lang import Trace
+from vllm.ops.cpu.values import F32, I32, Val
 
 _LN2_HIGH, _LN2_LOW, _LOG2E = 0.693359375, -2.12194440e-4, 1.44269504088896341
 _EXP_LOW, _EXP_HIGH = -87.33654, 88.72283

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 
 from vllm.ops.cpu.jit import SMALL, kernel
-from vllm.ops.cpu.lang import W
 from vllm.ops.cpu.linear import NAMES_OF, _here
+from vllm.ops.cpu.values import W
 from vllm.ops.norm import add_rms_norm, rms_norm
 
 

@@ -28,7 +28,6 @@ from vllm.ops.cpu import jit
 
 _LINE = 64
 _CHUNK = 4 << 20
-_ONE_AT_A_TIME = threading.Lock()
 _LOOKS = {"item", "tolist", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__", "__array__"}
 _DEPENDS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _EMPTY = {"aten::empty", "aten::empty_like", "aten::new_empty", "aten::empty_strided"}
@@ -111,7 +110,7 @@ class Recorder:
 
     def record(self, step: Callable[[], torch.Tensor], inputs: list[torch.Tensor]) -> tuple[torch.Tensor, Tape]:
         """(result, tape) of a step; all but `inputs` is the same in every run. Raises CannotRecord."""
-        with _ONE_AT_A_TIME:
+        with jit.LISTENING:
             watch = _Watch(self._pool, inputs)
             jit.listener = watch.call
             try:
@@ -150,12 +149,12 @@ class _Watch(TorchDispatchMode):
         # why: to be skipped by a compiler that is not there would import it, for two seconds
         return False
 
-    def call(self, body: int, types: list[Any], args: tuple[Any, ...], alone: bool) -> None:
-        """A kernel runs."""
-        if threading.get_ident() != self._thread:
-            return
-        self._words += [body, len(args), int(alone)]
-        self._words += [_bits(t, x) for t, x in zip(types, args, strict=True)]
+    def call(self, body: int, types: list[Any], args: tuple[Any, ...], alone: bool) -> bool:
+        """A kernel runs, now as well."""
+        if threading.get_ident() == self._thread:
+            self._words += [body, len(args), int(alone)]
+            self._words += [_bits(t, x) for t, x in zip(types, args, strict=True)]
+        return False
 
     def close(self) -> None:
         """End the list of kernels that is being written."""

@@ -11,7 +11,10 @@ Called by: linear, linear_int8, attention.
 
 from __future__ import annotations
 
-from vllm.ops.cpu.lang import F32, I16, I32, Ptr, Trace, Val, Var, W
+from collections.abc import Iterator
+
+from vllm.ops.cpu.lang import Trace
+from vllm.ops.cpu.values import F32, I16, I32, Ptr, Val, Var, W
 
 WORD = {"bf16": "i32", "f32": "f32", "i8": "i32"}
 """What one step of a row is read as."""
@@ -50,23 +53,37 @@ def spreads(dtype: str, features: frozenset[str]) -> bool:
     return dtype == "i8" and "avx2" in features and "avx512vnni" not in features
 
 
+def columns(k: Trace, total: int, most: int) -> Iterator[tuple[Val, int]]:
+    """(first column, blocks) of tiles across `total` columns: a loop of tiles of `most` blocks, then a narrower one."""
+    whole = total // (W * most) * W * most
+    for at in k.range(0, whole, W * most):
+        yield at, most
+    if whole < total:
+        yield k.const(whole), (total - whole) // W
+
+
 def multiply(
     k: Trace,
     dtype: str,
     xs: list[Ptr],
     ws: list[Ptr],
     accs: list[list[Var]],
-    words: Val,
+    words: Val | int,
     stride: int = W,
     spread: bool = False,
 ) -> None:
-    """accs[r][c].v += rows xs[r] times column blocks ws[c], whose words i lie `stride` words apart."""
+    """accs[r][c].v += rows xs[r] times column blocks ws[c], whose words i lie `stride` words apart.
+
+    `words` as a number, not a value, spares the loop over what is left.
+    """
     if not spread:
         for i in k.range(0, words):
             one_step(k, dtype, [x + i for x in xs], [(w + i * stride).raw(W) for w in ws], accs)
         return
     whole = words - words % UNROLL
-    for start, end, step in ((k.const(0), whole, UNROLL), (whole, words, 1)):
+    for start, end, step in ((0, whole, UNROLL), (whole, words, 1)):
+        if isinstance(end, int) and start == end:
+            continue
         for i in k.range(start, end, step):
             for u in range(step):
                 at = i + u if u else i
