@@ -2,8 +2,8 @@
 
 For: finding the verb that was asked and handing it its arguments. Does not know: what a verb does.
 Invariant: only the verb that was asked is imported and describes its flags (for the general help all are imported, and
-none of them imports torch at the top). A verb file has NAMES, HELP, add_arguments(parser) and run(arguments) -> exit status.
-Called by: the console script.
+none of them imports torch at the top). A verb file has NAMES, HELP, add_arguments(parser) and run(arguments) -> exit
+status. Called by: the console script.
 """
 
 import os
