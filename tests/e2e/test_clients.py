@@ -253,6 +253,34 @@ def test_responses_in_the_background(client: openai.OpenAI):
     assert client.responses.cancel(first.response.id).status == "cancelled"
 
 
+def test_a_response_whose_client_leaves_is_cancelled_and_kept(client: openai.OpenAI):
+    endless = {"model": "tiny", "input": QUESTION, "extra_body": {"ignore_eos": True}, "temperature": 0}
+    streamed = client.responses.create(**endless, stream=True)
+    made, said = next(iter(streamed)).response, ""
+    for event in streamed:
+        said += event.delta if event.type == "response.output_text.delta" else ""
+        if len(said) > 40:
+            break
+    streamed.close()
+    end = time.monotonic() + 10
+    while True:
+        try:
+            kept = client.responses.retrieve(made.id)
+            break
+        except openai.NotFoundError:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    assert kept.status == "cancelled"
+    assert kept.output_text.startswith(said) and kept.output[0].status == "incomplete"
+    after = client.responses.create(model="tiny", input=QUESTION, previous_response_id=made.id, temperature=0)
+    assert after.usage.input_tokens > kept.usage.output_tokens > 0
+
+    running = client.responses.create(**endless, background=True)
+    with pytest.raises(openai.BadRequestError, match="not finished"):
+        client.responses.create(model="tiny", input=QUESTION, previous_response_id=running.id)
+    client.responses.cancel(running.id)
+
+
 @pytest.mark.parametrize(
     ("given", "param"),
     [

@@ -5,6 +5,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.slow  # a browser; made in `make e2e`
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-def missing(what: str) -> None:
+def missing(what: str) -> NoReturn:
     """A skip for a user, a failure in CI."""
     assert not os.environ.get("CI"), what
     pytest.skip(what)
@@ -28,12 +29,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def browser():
-    api = pytest.importorskip("playwright.sync_api") if not os.environ.get("CI") else __import__("playwright.sync_api")
-    api = getattr(api, "sync_api", api)
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        missing("no playwright here: pip install playwright")
     program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if program is None:
         missing("no Chromium here: apt-get install chromium")
-    with api.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         it = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         yield it
         it.close()
@@ -106,8 +109,12 @@ def test_probabilities_on_hover_and_focus(page) -> None:
     tokens.nth(3).hover()
     assert page.locator("#tip").is_visible() and "%" in page.locator("#tip").inner_text()
     shoot(page, "probabilities")
-    tokens.nth(4).focus()
+    page.focus("#clear")
+    tokens.first.focus()
     assert page.locator("#tip").is_visible()
+    assert page.locator(".token[tabindex='0']").count() == 1  # one stop of the Tab key, however long the answer
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement === document.querySelectorAll('.token')[1]")
     assert "".join(tokens.all_text_contents()).strip() == last_answer(page).strip()
 
 
@@ -130,11 +137,145 @@ def test_a_bad_setting_is_told_and_harms_nothing(page) -> None:
     page.click("#settings summary")
     page.fill("#top_p", "7")
     ask(page, "Hello")
-    assert "top_p" in last_answer(page)
+    assert "top_p" in page.locator(".failed").inner_text()
     page.faults = [fault for fault in page.faults if "400" not in fault]  # the browser's own line about the status
     page.fill("#top_p", "1")
     ask(page, "What is the capital of Japan?")
     assert "Tokyo" in last_answer(page)
+
+
+HOSTILE = """# A title <img src=x onerror=alert(1)>
+**Bold**, *slanted*, `a <b>`, 2*3*4, [a link](https://example.org/a) and [none](javascript:alert(2)).
+
+- one
+  - under it
+1. first
+
+```python
+print("<script>alert(3)</script>")
+```
+| a | b |
+|---|---|
+| 1 | 2 |"""
+
+
+def test_what_a_model_writes_is_shown_and_never_run(page) -> None:
+    told = [{"role": "user", "content": "<b>Show</b>"}, {"role": "assistant", "content": HOSTILE}]
+    page.evaluate("told => { onbeforeunload = null; window.told = told; }", told)
+    page.evaluate("addEventListener('beforeunload', () => sessionStorage.setItem('vllm-chat', JSON.stringify(told)))")
+    page.reload()
+    page.wait_for_selector(".rich table")
+    found = "names => names.map((name) => document.querySelectorAll(`.turn ${name}`).length)"
+    names = ["h3", "strong", "em", "ul ul li", "ol li", "pre", "td", "a", "img", "script", ".user b"]
+    assert page.evaluate(found, names) == [1, 1, 1, 1, 1, 1, 2, 1, 0, 0, 0]
+    assert page.locator(".turn a").get_attribute("href") == "https://example.org/a"
+    assert "2*3*4" in last_answer(page) and "javascript:alert(2)" in last_answer(page)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.click(".code button")
+    assert page.evaluate("navigator.clipboard.readText()") == 'print("<script>alert(3)</script>")'
+    page.locator(".turn.assistant .foot button").first.click()
+    assert page.evaluate("navigator.clipboard.readText()") == HOSTILE
+    shoot(page, "markdown")
+
+
+def test_thoughts_tools_and_another_try(page) -> None:
+    page.click("#settings summary")
+    page.fill("#temperature", "0")
+    page.check("#think")
+    ask(page, "What is 17 + 25?")
+    thoughts = page.locator("details[data-kind=thought]")
+    assert thoughts.get_attribute("open") is None and "42" in thoughts.locator("div").text_content()
+    assert last_answer(page) == "17 + 25 = 42"
+    page.click(".retry")
+    page.wait_for_selector(".retry")
+    assert last_answer(page) == "17 + 25 = 42" and page.locator(".turn").count() == 2
+    page.reload()
+    page.wait_for_selector("#status.good")
+    assert last_answer(page) == "17 + 25 = 42" and page.locator(".turn").count() == 2  # it outlives a reload
+    page.click("#clear")
+    page.uncheck("#think") if page.locator("#think").is_visible() else page.click("#settings summary")
+    page.uncheck("#think")
+    city = '{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}'
+    page.fill("#tools", f'[{{"name": "get_weather", "description": "Get the weather", "parameters": {city}}}]')
+    ask(page, "What is the weather in Paris?")
+    call = page.locator("details[data-kind=call-0]")
+    assert "get_weather" in call.inner_text() and '"city": "Paris"' in call.inner_text()
+    assert "get_weather" in page.locator("#prompt").get_attribute("placeholder")
+    ask(page, '{"temperature": 21, "condition": "sunny"}')
+    assert "21" in last_answer(page)
+    page.fill("#tools", "[oops")
+    ask(page, "Hello")
+    assert "JSON" in page.locator(".failed").inner_text()
+
+
+def test_the_keyboard_is_enough(page) -> None:
+    """Without a pointer: a question, the settings, another view and back."""
+    page.keyboard.type("What is the capital of France?")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".retry")
+    assert "Paris" in last_answer(page)
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    assert page.locator("#settings[open]").count() == 1
+    page.keyboard.press("Tab")
+    page.keyboard.type("You are kind.")
+    assert page.input_value("#system") == "You are kind."
+    page.keyboard.press("Alt+3")
+    page.focus("#tab-requests")
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("#dashboard").is_visible()
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("#chat").is_visible()
+
+
+def test_a_reader_who_went_up_is_left_there(page) -> None:
+    page.set_viewport_size({"width": 700, "height": 420})
+    for _ in range(3):
+        ask(page, "Tell me a short story about a cat.")
+    page.wait_for_timeout(300)
+    page.evaluate("document.getElementById('log').scrollTop = 0")
+    page.wait_for_selector("#down:visible")
+    page.click("#down")
+    page.wait_for_selector("#down", state="hidden")
+    page.evaluate("document.getElementById('log').scrollTop = 0")
+    page.wait_for_selector("#down:visible")
+    page.evaluate("document.querySelector('.retry').click()")
+    page.wait_for_timeout(200)
+    assert page.evaluate("document.getElementById('log').scrollTop") > 0  # a new question goes to the end
+    page.wait_for_selector(".retry")
+
+
+def test_a_server_that_is_gone_is_told_and_comes_back(browser, tmp_path: Path) -> None:
+    context = browser.new_context(locale="en-US")
+    page = context.new_page()
+    with serving(tmp_path, keys=()) as server:
+        port = server.port
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.wait_for_selector("#status.good")
+        page.click("#settings summary")
+        page.fill("#max_tokens", "3000")
+        page.fill("#temperature", "2")
+        goes_on = "[...document.querySelectorAll('.turn.assistant .text')].at(-1)?.textContent.length > 30"
+        is_over = "!document.getElementById('send').hidden"
+        for _ in range(20):  # at this temperature an answer may be short
+            page.fill("#prompt", "Tell me a long story.")
+            page.press("#prompt", "Enter")
+            until(page, f"{goes_on} || {is_over}")
+            if not page.evaluate(is_over):
+                break
+        server.process.kill()
+        page.wait_for_selector(".failed")
+        assert len(last_answer(page)) > 30  # what had come stays
+        page.wait_for_selector("#status.bad")
+        ask(page, "Are you there?")
+        assert "does not answer" in page.locator(".failed").last.inner_text()
+    with serving(tmp_path, "--port", str(port), keys=()):
+        page.wait_for_selector("#status.good")
+        page.fill("#max_tokens", "40")
+        page.click(".retry")
+        page.wait_for_selector(".retry")
+        assert last_answer(page)
+    context.close()
 
 
 def keep_busy(server: Running, stop: threading.Event) -> None:

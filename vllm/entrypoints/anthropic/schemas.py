@@ -4,12 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vllm.entrypoints.openai.errors import refused
+from vllm.entrypoints.openai.schemas import Refused, unknown_names
 
 Blocks = Annotated[list[dict[str, Any]], Field(max_length=65536)]
 Content = Annotated[str, Field(max_length=2**24)] | Blocks
-REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {
-    # field -> why, and the values that ask for nothing
+REFUSED: Refused = {
     "container": ("there are no containers", ()),
     "mcp_servers": ("there are no built-in tools", ([],)),
     "context_management": ("conversations are taken as they are", ({}, {"edits": []})),
@@ -83,15 +82,7 @@ class CountRequest(BaseModel):
 
     def unknown_fields(self) -> list[str]:
         """Names that neither Anthropic nor we know. Raises RefusedError for one that we know and cannot serve."""
-        unknown = []
-        for name, value in (self.model_extra or {}).items():
-            if name in REFUSED:
-                why, harmless = REFUSED[name]
-                if value is not None and value not in harmless:
-                    raise refused(name, why)
-            elif name not in LABELS:
-                unknown.append(name)
-        return unknown
+        return unknown_names(self, REFUSED, LABELS)
 
 
 class MessagesRequest(CountRequest):

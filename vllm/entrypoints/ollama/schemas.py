@@ -4,11 +4,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vllm.entrypoints.openai.errors import refused
+from vllm.entrypoints.openai.schemas import Refused, unknown_names
 
 Text = Annotated[str, Field(max_length=2**24)]
-REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {
-    # field -> why, and the values that ask for nothing
+REFUSED: Refused = {
     "suffix": ("no served model fills in the middle", ("",)),
     "images": ("only text is read", ([],)),
     "template": ("the server's template is used; see --chat-template", ("",)),
@@ -53,15 +52,7 @@ class Asked(BaseModel):
 
     def unknown_fields(self) -> list[str]:
         """Names that neither Ollama nor we know. Raises RefusedError for one that we know and cannot serve."""
-        unknown = []
-        for name, value in (self.model_extra or {}).items():
-            if name in REFUSED:
-                why, harmless = REFUSED[name]
-                if value is not None and value not in harmless:
-                    raise refused(name, why)
-            elif name not in LABELS:
-                unknown.append(name)
-        return unknown
+        return unknown_names(self, REFUSED, LABELS)
 
 
 class GenerateRequest(Asked):

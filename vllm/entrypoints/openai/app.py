@@ -40,6 +40,8 @@ FAMILIES: tuple[tuple[str, Shape], ...] = (
     ("page", openai_error),
 )
 """Folder of routes -> how they tell errors."""
+_PREFIXES: tuple[tuple[str, Shape], ...] = (("/v1/messages", anthropic_error), ("/api/", ollama_error))
+"""Where the clients of other APIs are, so that they can read what is said of a route that is not there."""
 
 
 def make_app(server: Server) -> Starlette:
@@ -124,4 +126,6 @@ async def _missing(request: Request, error: Exception) -> Response:
     missing = error.status_code == 404
     text = "There is no such route." if missing else f"This route does not take {request.method}."
     told = HttpError(error.status_code, text)
-    return Response(openai_error(told), told.status, {**told.headers, **(error.headers or {})}, "application/json")
+    path = request.url.path
+    shape = next((shape for prefix, shape in _PREFIXES if path.startswith(prefix)), openai_error)
+    return Response(shape(told), told.status, {**told.headers, **(error.headers or {})}, "application/json")

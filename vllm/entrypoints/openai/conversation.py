@@ -5,6 +5,7 @@ the sandbox's limits. Called by: routes/chat, routes/tokenize.
 """
 
 import asyncio
+import inspect
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -12,6 +13,10 @@ from vllm.chat.template import render, thinks_by_default
 from vllm.entrypoints.openai.errors import HttpError
 from vllm.entrypoints.openai.schemas import Tool
 from vllm.entrypoints.openai.state import Server
+from vllm.errors import ValidationError
+
+_OURS = frozenset(inspect.signature(render).parameters)
+"""Arguments of the rendering itself; everything else is a variable of the template."""
 
 
 class Conversation(Protocol):
@@ -58,7 +63,10 @@ async def may_think(server: Server, body: Conversation, text: str, **variables: 
 
 
 def _options(server: Server, body: Conversation, variables: dict[str, Any]) -> dict[str, Any]:
-    """What the template is rendered with."""
+    """What the template is rendered with. Raises ValidationError for a variable that a request may not set."""
+    for name in body.chat_template_kwargs or ():
+        if name in _OURS:  # why: chat_template, for one, may name a file of this machine
+            raise ValidationError(f"chat_template_kwargs may not set {name!r}.", field="chat_template_kwargs")
     return {
         "tools": [tool.model_dump(exclude_none=True) for tool in body.tools or ()] or None,
         "chat_template": server.engine_args.chat_template,

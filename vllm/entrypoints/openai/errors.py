@@ -67,8 +67,13 @@ def refused(field: str, why: str) -> RefusedError:
 
 
 def _of_schema(error: SchemaError) -> HttpError:
-    """The first complaint of pydantic, without the value (it may be long, or secret)."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    """The first complaint of pydantic, without the value (it may be long, or secret).
+
+    Of a field with several types it is that of the type which the value has, not that of another.
+    """
+    told = error.errors(include_url=False, include_context=False, include_input=False)
+    same = [one for one in told if one["loc"][:1] == told[0]["loc"][:1]]
+    first = next((one for one in same if not one["type"].endswith("_type")), same[0])
     place = ".".join(str(part) for part in first["loc"] if not _is_union_arm(part))
     if first["type"] == "json_invalid":
         return HttpError(400, f"The body is not JSON: {first['msg']}.")

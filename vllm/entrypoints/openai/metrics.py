@@ -22,6 +22,10 @@ _TOKENS = tuple(m * 10**e for e in range(6) for m in (1, 2, 5))
 _MOST_STEPS = 64
 _STEP = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 _LABELS = ("model_name", "engine")
+_ENDS = ("stop", "length", "abort", "error", "repetition")
+_WAITING = ("capacity", "deferred")
+_SOURCES = ("local_compute", "local_cache_hit", "external_kv_transfer")
+"""Values of labels that dashboards ask for; those that cannot happen here stay 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +51,26 @@ class Metrics:
         self._num_prompt_tokens = self._num_tokens = 0
         self._running = self._gauge("num_requests_running", "Sequences that run")
         self._waiting = self._gauge("num_requests_waiting", "Sequences that wait")
+        by_reason = self._apart("num_requests_waiting_by_reason", "Sequences that wait, by reason", "reason")
+        self._waiting_by_reason = {reason: by_reason.labels(*self._values, reason) for reason in _WAITING}
         self._kv = self._gauge("kv_cache_usage_perc", "Part of the KV cache in use, 0 to 1")
         self._queried = self._counter("prefix_cache_queries", "Tokens looked up in the prefix cache")
         self._hit = self._counter("prefix_cache_hits", "Tokens found in the prefix cache")
         self._preempted = self._counter("num_preemptions", "Sequences that lost their place")
         self._prompt = self._counter("prompt_tokens", "Prompt tokens taken in")
         self._generated = self._counter("generation_tokens", "Tokens generated")
+        labels = (*_LABELS, "finished_reason")
         self._success = Counter(
-            "vllm:request_success",
-            "Requests that ended, by reason",
-            [*_LABELS, "finished_reason"],
-            registry=self.registry,
+            "vllm:request_success", "Requests that ended, by reason", labels, registry=self.registry
         )
+        for reason in _ENDS:  # why: a rate over a series that begins with its first event misses that event
+            self._success.labels(*self._values, reason)
+        labels = (*_LABELS, "source")
+        by_source = Counter("vllm:prompt_tokens_by_source", "Prompt tokens, by source", labels, registry=self.registry)
+        self._by_source = {source: by_source.labels(*self._values, source) for source in _SOURCES}
+        asleep = self._apart("engine_sleep_state", "1 for the state that the engine is in", "sleep_state")
+        for state in ("awake", "weights_offloaded", "discard_all"):
+            asleep.labels(*self._values, state).set(state == "awake")
         self._ttft = self._histogram("time_to_first_token_seconds", "Arrival to first token", _SHORT)
         self._gap = self._histogram("inter_token_latency_seconds", "Time between outputs of a request", _GAPS)
         self._e2e = self._histogram("e2e_request_latency_seconds", "Arrival to last token", _LONG)
@@ -107,6 +119,7 @@ class Metrics:
             self._iteration.observe(num_tokens / num_steps)
         self._running.set(stats.num_running)
         self._waiting.set(stats.num_waiting)
+        self._waiting_by_reason["capacity"].set(stats.num_waiting)
         self._kv.set(stats.kv_usage)
         for counter, new, old in (
             (self._queried, stats.num_prefix_queried, last.num_prefix_queried),
@@ -127,6 +140,8 @@ class Metrics:
                 self._prompt.inc(len(delivery.taken.prompt_token_ids))
                 self._num_prompt_tokens += len(delivery.taken.prompt_token_ids)
                 self._cached.inc(update.num_cached_tokens)
+                self._by_source["local_cache_hit"].inc(update.num_cached_tokens)
+                self._by_source["local_compute"].inc(len(delivery.taken.prompt_token_ids) - update.num_cached_tokens)
                 self._ttft.observe(max(0.0, time.monotonic() - m.queued_ts))
             elif gap_s > 0:
                 self._gap.observe(gap_s)
@@ -181,6 +196,9 @@ class Metrics:
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"vllm:{name}", text, _LABELS, registry=self.registry).labels(*self._values)
+
+    def _apart(self, name: str, text: str, label: str) -> Gauge:
+        return Gauge(f"vllm:{name}", text, (*_LABELS, label), registry=self.registry)
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(f"vllm:{name}", text, _LABELS, registry=self.registry).labels(*self._values)

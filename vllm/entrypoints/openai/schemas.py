@@ -15,8 +15,9 @@ Ids = Annotated[list[int], Field(max_length=2**22)]
 MAX_PROMPTS = 1024
 MAX_CHOICES = 4096
 
-REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {
-    # field -> why, and the values that ask for nothing
+Refused = dict[str, tuple[str, tuple[Any, ...]]]
+"""Field -> why it cannot be served, and the values that ask for nothing."""
+REFUSED: Refused = {
     "suffix": ("no served model fills in the middle", ("",)),
     "prompt_embeds": ("prompts are text or token ids", ()),
     "use_beam_search": ("beam search is offline only, LLM.beam_search", (False,)),
@@ -44,6 +45,19 @@ LABELS = frozenset({"metadata", "safety_identifier", "prompt_cache_key", "servic
 
 GUIDED = frozenset(f"guided_{kind}" for kind in ("json", "regex", "choice", "grammar", "whitespace_pattern"))
 """vLLM's older names of structured outputs."""
+
+
+def unknown_names(body: BaseModel, refuse: Refused, labels: frozenset[str]) -> list[str]:
+    """Fields of a body that nobody knows. RefusedError for one of `refuse` that asks for something."""
+    unknown = []
+    for name, value in (body.model_extra or {}).items():
+        if name in refuse:
+            why, harmless = refuse[name]
+            if value is not None and value not in harmless:
+                raise refused(name, why)
+        elif name not in labels:
+            unknown.append(name)
+    return unknown
 
 
 class StreamOptions(BaseModel):
@@ -105,15 +119,7 @@ class Generation(BaseModel):
 
     def unknown_fields(self) -> list[str]:
         """Names that neither OpenAI nor we know. Raises RefusedError for one that we know and cannot serve."""
-        unknown = []
-        for name, value in (self.model_extra or {}).items():
-            if name in REFUSED:
-                why, harmless = REFUSED[name]
-                if value is not None and value not in harmless:
-                    raise refused(name, why)
-            elif name not in LABELS and name not in GUIDED:
-                unknown.append(name)
-        return unknown
+        return unknown_names(self, REFUSED, LABELS | GUIDED)
 
 
 class CompletionRequest(Generation):

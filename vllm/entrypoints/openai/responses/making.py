@@ -79,15 +79,20 @@ class Making:
                 self.entry.events.append(piece)
                 self.entry.tell()
         except Exception as error:
-            told = as_http(error)
-            if told.status == 500:
+            if as_http(error).status == 500:
                 _log.error("A response in the background failed.", exc_info=error)
-            self._end("failed", error={"code": "server_error", "message": told.message})
             self.entry.events.append(self.number([self._last()]))
         finally:
             self.talk.close()
             self.entry.is_told = True
             self.entry.tell()
+
+    def leave(self) -> None:
+        """Nobody waits for it any more: what has not ended is cancelled, and kept as far as it came."""
+        self.talk.close()
+        if self.entry.cancel is not None:
+            self.items.close("incomplete")
+            self._end("cancelled")
 
     def _last(self) -> dict[str, Any]:
         status = self.entry.response["status"]
@@ -96,15 +101,20 @@ class Making:
 
     async def _steps(self) -> AsyncIterator[list[dict[str, Any]]]:
         """What each step says; behind the last one the response is at its end."""
-        async for parts in self.talk.parts():
-            told: list[dict[str, Any]] = []
-            for part in parts:
-                told += self.items.add(part.events, self._logprobs(part))
-                if part.finish_reason is not None:
-                    is_whole = part.finish_reason in ("stop", "tool_calls")
-                    told += self.items.close("completed" if is_whole else "incomplete")
-                    self._ended(part.finish_reason)
-            yield told
+        try:
+            async for parts in self.talk.parts():
+                told: list[dict[str, Any]] = []
+                for part in parts:
+                    told += self.items.add(part.events, self._logprobs(part))
+                    if part.finish_reason is not None:
+                        is_whole = part.finish_reason in ("stop", "tool_calls")
+                        told += self.items.close("completed" if is_whole else "incomplete")
+                        self._ended(part.finish_reason)
+                yield told
+        except Exception as error:
+            self.items.close("incomplete")
+            self._end("failed", error={"code": "server_error", "message": as_http(error).message})
+            raise
 
     def _logprobs(self, part: Part) -> list[dict[str, Any]]:
         if not self.talk.body.logprobs:
@@ -135,7 +145,8 @@ class Making:
             },
             **more,
         }
-        entry.conversation.append(self.items.message())
+        if self.items.made:
+            entry.conversation.append(self.items.message())
         entry.cancel = None
         if self.store is not None:
             self.store.put(entry)

@@ -4,11 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vllm.entrypoints.openai.errors import refused
-from vllm.entrypoints.openai.schemas import Ids
+from vllm.entrypoints.openai.schemas import Ids, Refused, unknown_names
 
-REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {
-    # field -> why, and the values that ask for nothing
+REFUSED: Refused = {
     "conversation": ("conversations are not kept; use previous_response_id", ()),
     "prompt": ("prompts are not kept; send instructions and input", ()),
     "context_management": ("conversations are taken as they are", ([], {})),
@@ -58,15 +56,7 @@ class InputRequest(BaseModel):
 
     def unknown_fields(self) -> list[str]:
         """Names that neither OpenAI nor we know. Raises RefusedError for one that we know and cannot serve."""
-        unknown = []
-        for name, value in (self.model_extra or {}).items():
-            if name in REFUSED:
-                why, harmless = REFUSED[name]
-                if value is not None and value not in harmless:
-                    raise refused(name, why)
-            elif name not in LABELS:
-                unknown.append(name)
-        return unknown
+        return unknown_names(self, REFUSED, LABELS)
 
 
 class ResponsesRequest(InputRequest):

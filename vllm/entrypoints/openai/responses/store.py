@@ -62,7 +62,10 @@ class Store:
         return self._most > 0
 
     def put(self, entry: Entry) -> None:
-        """Keep an entry, or what has become of it. HttpError 503 when all room is taken by unfinished ones."""
+        """Keep an entry, or what has become of it, where there is room.
+
+        HttpError 503 for an unfinished one when all room is taken by such; one that is finished is then not kept.
+        """
         response_id = entry.response["id"]
         self._num_bytes -= entry.num_bytes if response_id in self._entries else 0
         entry.num_bytes = len(msgspec.json.encode([entry.response, entry.input, entry.conversation]))
@@ -77,7 +80,10 @@ class Store:
                 return
             self.drop(one)
         if len(self._entries) > self._most:
+            is_finished = self._entries[kept].cancel is None
             self.drop(kept)
+            if is_finished:
+                return
             raise HttpError(503, "Too many responses are being made in the background; come again later.")
 
     def get(self, response_id: str, owner: str, field: str = "response_id") -> Entry:
@@ -86,6 +92,13 @@ class Store:
         if entry is None or entry.owner != owner:
             raise HttpError(404, f"Response with id {response_id[:128]!r} not found.", field)
         return entry
+
+    def conversation(self, response_id: str, owner: str) -> list[dict[str, Any]]:
+        """What a response goes on from. HttpError 404, or 400 for one that is not finished."""
+        entry = self.get(response_id, owner, "previous_response_id")
+        if entry.cancel is not None:
+            raise HttpError(400, f"Response with id {response_id[:128]!r} is not finished.", "previous_response_id")
+        return entry.conversation
 
     def drop(self, response_id: str) -> None:
         """Forget an entry; one in the making is ended."""

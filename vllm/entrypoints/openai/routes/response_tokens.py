@@ -24,8 +24,7 @@ async def answer(request: Request, server: Server) -> Response:
     server.check_model(body.model)
     earlier: list[dict[str, Any]] = []
     if body.previous_response_id is not None:
-        entry = server.responses.get(body.previous_response_id, server.owner(request), "previous_response_id")
-        earlier = entry.conversation
+        earlier = server.responses.conversation(body.previous_response_id, server.owner(request))
     chat, _, ignored = as_chat(body, earlier)
     headers = server.unknown(ignored, InputRequest)
     tokens = await count(server, chat)

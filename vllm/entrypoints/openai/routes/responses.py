@@ -1,7 +1,8 @@
 """OpenAI's Responses: a conversation goes on by one response of items: thoughts, text, function calls.
 
 What is stored can be gone on from with previous_response_id, for as long as there is room (--max-stored-responses).
-With `background` the answer is made with nobody waiting, and fetched later.
+With `background` the answer is made with nobody waiting, and fetched later. Without it a client that leaves cancels it;
+what it had got is stored as it is, so that the conversation can go on from there.
 """
 
 import asyncio
@@ -43,7 +44,7 @@ async def answer(request: Request, server: Server) -> Response | EventStream | N
         raise ValidationError("background needs store, and a server that stores responses.", field="background")
     earlier: list[dict[str, Any]] = []
     if body.previous_response_id is not None:
-        earlier = store.get(body.previous_response_id, owner, "previous_response_id").conversation
+        earlier = store.conversation(body.previous_response_id, owner)
     chat, conversation, ignored = as_chat(body, earlier)
     headers = server.unknown(ignored, ResponsesRequest)
     talk = await begin(server, chat, request, "resp_")
@@ -65,11 +66,11 @@ async def answer(request: Request, server: Server) -> Response | EventStream | N
         return Response(_json(entry.response), headers=headers, media_type="application/json")
     if body.stream:
         keep_alive_s = server.args.sse_keep_alive_interval
-        return await EventStream.begun(request, Stream(made.events(), headers, talk.close, FORM, keep_alive_s))
+        return await EventStream.begun(request, Stream(made.events(), headers, made.leave, FORM, keep_alive_s))
     try:
         whole = await unless_gone(request, made.whole())
     finally:
-        talk.close()
+        made.leave()
     return None if whole is None else Response(_json(whole), headers=headers, media_type="application/json")
 
 

@@ -44,6 +44,7 @@ async function show() {
 async function look() {
   try {
     last = await json("/page/state");
+    document.body.classList.remove("stale");
     dashboard.note(last);
     chat.useModel(last.models[0]);
     byId("model").textContent = last.models[0];
@@ -55,6 +56,7 @@ async function look() {
     await show();
   } catch {
     tell("bad", word("lost"));
+    document.body.classList.add("stale");
   }
   setTimeout(look, document.hidden ? 5000 : view === "chat" ? 3000 : 1000);
 }
@@ -78,7 +80,7 @@ byId("theme").addEventListener("click", () => {
 });
 byId("language").addEventListener("click", () => {
   changeLanguage();
-  chat.welcome();
+  chat.redraw();
   show();
 });
 addEventListener("hashchange", () => open(location.hash.slice(1)));
@@ -88,3 +90,5 @@ fill();
 chat.start();
 open(location.hash.slice(1) || "chat");
 look();
+// why: the browser goes to the fragment of the address once all is loaded, and takes the focus away with it
+addEventListener("load", () => setTimeout(() => view === "chat" && byId("prompt").focus(), 50));

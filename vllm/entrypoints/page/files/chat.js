@@ -1,21 +1,23 @@
-// The chat view: turns, streaming, stop, settings, and the probabilities of tokens.
+// The chat view: the conversation, its streams, stop, try again, and settings.
 
 import { word } from "./words.js";
-import { events } from "./server.js";
+import { events, ServerError } from "./server.js";
+import { Turn } from "./turn.js";
 
 const byId = (id) => document.getElementById(id);
-const SETTINGS = ["system", "temperature", "top_p", "top_k", "max_tokens", "seed", "logprobs"];
-const turns = []; // {role, content}
+const CHECKS = ["logprobs", "think"];
+const SETTINGS = ["system", "temperature", "top_p", "top_k", "max_tokens", "seed", "tools", ...CHECKS];
+let turns = []; // messages as the server takes them
 let model = null;
 let running = null; // AbortController of the answer in the making
+let newest = null; // the last answer on the page
 
 export function useModel(name) {
   model = name;
 }
 
 export function start() {
-  const form = byId("ask");
-  const prompt = byId("prompt");
+  const form = byId("ask"), prompt = byId("prompt"), log = byId("log");
   restore();
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -30,15 +32,46 @@ export function start() {
   prompt.addEventListener("input", grow);
   byId("stop").addEventListener("click", stop);
   byId("clear").addEventListener("click", clear);
+  byId("down").addEventListener("click", () => stayBelow(true));
   document.addEventListener("keydown", (event) => event.key === "Escape" && stop());
   for (const name of SETTINGS) byId(name).addEventListener("change", keep);
-  for (const kind of ["pointerover", "focusin"]) byId("log").addEventListener(kind, showTip);
-  for (const kind of ["pointerout", "focusout"]) byId("log").addEventListener(kind, () => (byId("tip").hidden = true));
-  welcome();
+  for (const kind of ["pointerover", "focusin"]) log.addEventListener(kind, showTip);
+  for (const kind of ["pointerout", "focusout"]) log.addEventListener(kind, () => (byId("tip").hidden = true));
+  log.addEventListener("keydown", walk);
+  log.addEventListener("scroll", () => (byId("down").hidden = isBelow()));
+  addEventListener("beforeunload", remember);
+  redraw();
 }
 
-export function welcome() {
-  if (turns.length) return;
+// Every turn again, after a reload or in another language.
+export function redraw() {
+  const log = byId("log");
+  if (running) return;
+  log.replaceChildren();
+  newest = null;
+  if (!turns.length) welcome();
+  for (const one of turns) {
+    const turn = new Turn(log, one.role === "assistant" ? "assistant" : "user", who(one.role));
+    if (one.role !== "assistant") {
+      turn.say(one.content);
+      continue;
+    }
+    turn.think(one.reasoning_content, true);
+    turn.call(one.tool_calls ?? []);
+    if (one.content) turn.add(one.content);
+    turn.end([]);
+    newest = turn;
+  }
+  if (turns.at(-1)?.role === "assistant") newest.end([], retry);
+  invite();
+  stayBelow(true);
+}
+
+function who(role) {
+  return word({ assistant: "model", tool: "result" }[role] ?? "you");
+}
+
+function welcome() {
   const room = document.createElement("div");
   room.className = "empty";
   room.append(Object.assign(document.createElement("p"), { textContent: word("hello") }));
@@ -57,19 +90,32 @@ function grow() {
 }
 
 function keep() {
-  const kept = Object.fromEntries(SETTINGS.map((name) => [name, name === "logprobs" ? byId(name).checked : byId(name).value]));
+  const kept = Object.fromEntries(SETTINGS.map((name) => [name, CHECKS.includes(name) ? byId(name).checked : byId(name).value]));
   localStorage.setItem("vllm-settings", JSON.stringify(kept));
 }
 
-function restore() {
-  let kept = {};
+function kept(store, name) {
   try {
-    kept = JSON.parse(localStorage.getItem("vllm-settings")) || {};
-  } catch { /* a broken entry counts as none */ }
-  for (const name of SETTINGS) {
-    if (name === "logprobs") byId(name).checked = Boolean(kept[name]);
-    else byId(name).value = kept[name] ?? "";
+    return JSON.parse(store.getItem(name));
+  } catch {
+    return null; // a broken entry counts as none
   }
+}
+
+function restore() {
+  const settings = kept(localStorage, "vllm-settings") ?? {};
+  for (const name of SETTINGS) {
+    if (CHECKS.includes(name)) byId(name).checked = Boolean(settings[name]);
+    else byId(name).value = settings[name] ?? "";
+  }
+  const told = kept(sessionStorage, "vllm-chat");
+  turns = Array.isArray(told) ? told : [];
+}
+
+function remember() {
+  try {
+    sessionStorage.setItem("vllm-chat", JSON.stringify(turns));
+  } catch { /* no room: the conversation lives as long as the page */ }
 }
 
 function stop() {
@@ -78,8 +124,11 @@ function stop() {
 
 function clear() {
   stop();
-  turns.length = 0;
+  turns = [];
+  remember();
+  byId("log").replaceChildren();
   welcome();
+  invite();
   byId("prompt").focus();
 }
 
@@ -89,24 +138,61 @@ function options() {
     if (byId(name).value !== "") set[name] = Number(byId(name).value);
   }
   if (byId("logprobs").checked) Object.assign(set, { logprobs: true, top_logprobs: 5 });
+  if (byId("think").checked) set.reasoning_effort = "high";
+  const tools = byId("tools").value.trim();
+  if (tools) {
+    try {
+      set.tools = [JSON.parse(tools)].flat().map((one) => one.function ? one : { type: "function", function: one });
+    } catch (error) {
+      throw new ServerError(`${word("tools")}: ${error.message}`);
+    }
+  }
   const system = byId("system").value.trim();
   set.messages = [...(system ? [{ role: "system", content: system }] : []), ...turns];
   return set;
 }
 
+// The first call of the last answer that has no result yet.
+function openCall() {
+  const at = turns.findLastIndex((one) => one.role === "assistant");
+  const given = turns.slice(at + 1).map((one) => one.tool_call_id);
+  return turns[at]?.tool_calls?.find((one) => !given.includes(one.id));
+}
+
+function invite() {
+  const call = openCall();
+  byId("prompt").placeholder = call ? word("giveResult", call.function.name) : word("write");
+}
+
 async function ask(said) {
   if (running || !said.trim()) return;
-  const log = byId("log");
-  if (!turns.length) log.replaceChildren();
+  const log = byId("log"), call = openCall();
+  if (turns.at(-1)?.role === "user") turns.pop(); // a question that got no answer is not asked again beside the next
+  if (!turns.length) log.querySelector(".empty")?.remove();
   byId("prompt").value = "";
   grow();
-  turns.push({ role: "user", content: said });
-  makeTurn("user", word("you")).text.textContent = said;
-  const turn = makeTurn("assistant", word("model"));
+  turns.push(call ? { role: "tool", tool_call_id: call.id, content: said } : { role: "user", content: said });
+  new Turn(log, "user", who(turns.at(-1).role)).say(said);
+  newest?.root.querySelector(".retry")?.remove();
+  invite();
+  stayBelow(true);
+  if (!openCall()) await answer();
+}
+
+async function retry() {
+  if (running) return;
+  if (turns.at(-1)?.role === "assistant") turns.pop();
+  newest.root.remove();
+  await answer();
+}
+
+async function answer() {
+  const log = byId("log"), turn = newest = new Turn(log, "assistant", word("model"));
   running = new AbortController();
   setBusy(true);
-  const began = performance.now();
-  let content = "", thought = "", calls = "", first = 0, usage = null, reason = null;
+  stayBelow(true);
+  const began = performance.now(), calls = [];
+  let thought = "", first = 0, usage = null, reason = null;
   try {
     for await (const event of events("/v1/chat/completions", { body: options(), signal: running.signal })) {
       usage = event.usage || usage;
@@ -114,98 +200,67 @@ async function ask(said) {
         first ||= performance.now();
         const delta = choice.delta || {};
         thought += delta.reasoning ?? delta.reasoning_content ?? "";
-        for (const call of delta.tool_calls || []) calls += `${call.function?.name ? `${calls && "\n"}${call.function.name} ` : ""}${call.function?.arguments || ""}`;
-        const plain = delta.content || "";
-        content += plain;
+        for (const call of delta.tool_calls || []) take(calls, call);
         reason = choice.finish_reason || reason;
-        if (plain) addText(turn.text, plain, choice.logprobs?.content);
+        if (delta.content) turn.add(delta.content, choice.logprobs?.content);
       }
-      showAside(turn, thought, calls);
-      stayBelow(log);
+      turn.think(thought, Boolean(turn.content || calls.length || reason));
+      turn.call(calls);
+      stayBelow();
     }
-    finish(turn.text, content);
   } catch (error) {
-    if (error.name !== "AbortError") {
-      turn.text.classList.add("failed");
-      turn.text.textContent = error.message;
-      turns.pop();
-    } else reason = "stopped";
+    if (error.name === "AbortError") reason = "stopped";
+    else turn.fail(error instanceof ServerError ? error.message : word("gone"));
   }
-  if (content) turns.push({ role: "assistant", content });
-  const seconds = (performance.now() - (first || began)) / 1000;
-  const tokens = usage?.completion_tokens;
-  const notes = tokens ? [word("footer", tokens, seconds.toFixed(1), (tokens / Math.max(seconds, 0.001)).toFixed(0))] : [];
+  if (turn.content || calls.length) {
+    turns.push({ role: "assistant", content: turn.content, ...(thought && { reasoning_content: thought }), ...(calls.length && { tool_calls: calls }) });
+  }
+  const seconds = (performance.now() - (first || began)) / 1000, tokens = usage?.completion_tokens;
+  const notes = tokens ? [word("footer", tokens, seconds.toFixed(1), (tokens / Math.max(seconds, 0.001)).toFixed(0), Math.round(first - began))] : [];
   if (reason === "length") notes.push(word("cut"));
   if (reason === "stopped") notes.push(word("stopped"));
-  turn.foot.textContent = notes.join(" · ");
+  turn.end(notes, retry);
   running = null;
   setBusy(false);
-  stayBelow(log);
+  invite();
+  remember();
+  stayBelow();
   byId("prompt").focus();
+}
+
+// A piece of a call joins the call that it belongs to.
+function take(calls, { index, id, function: more }) {
+  const call = calls[index] ??= { id, type: "function", function: { name: "", arguments: "" } };
+  call.function.name += more?.name ?? "";
+  call.function.arguments += more?.arguments ?? "";
 }
 
 function setBusy(is) {
   byId("send").hidden = is;
   byId("stop").hidden = !is;
+  byId("log").setAttribute("aria-busy", is);
 }
 
-function stayBelow(log) {
-  log.scrollTop = log.scrollHeight;
+let follows = true; // whether the reader is at the end, and wants to stay there
+
+function isBelow() {
+  const log = byId("log");
+  follows = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+  return follows;
 }
 
-function makeTurn(kind, who) {
-  const turn = document.createElement("article");
-  turn.className = `turn ${kind}`;
-  const make = (name) => turn.appendChild(Object.assign(document.createElement("div"), { className: name }));
-  make("who").textContent = who;
-  const aside = make("aside");
-  const made = { aside, text: make("text"), foot: make("foot") };
-  byId("log").append(turn);
-  return made;
+function stayBelow(always = false) {
+  follows ||= always;
+  if (!follows) return;
+  requestAnimationFrame(() => requestAnimationFrame(() => (byId("log").scrollTop = byId("log").scrollHeight)));
 }
 
-// What the model thought, and the tools it called, each in a fold of its own.
-function showAside(turn, thought, calls) {
-  for (const [name, said] of [["thought", thought], ["call", calls]]) {
-    if (!said) continue;
-    let fold = turn.aside.querySelector(`[data-kind=${name}]`);
-    if (!fold) {
-      fold = document.createElement("details");
-      fold.dataset.kind = name;
-      fold.open = true;
-      fold.append(Object.assign(document.createElement("summary"), { textContent: word(name) }), document.createElement("div"));
-      turn.aside.append(fold);
-    }
-    fold.lastChild.textContent = said;
-  }
-}
-
-// New text: as it is, or token by token with what else was likely.
-function addText(room, plain, tokens) {
-  if (!tokens?.length) {
-    room.append(plain);
-    return;
-  }
-  for (const token of tokens) {
-    const span = document.createElement("span");
-    const chance = Math.exp(token.logprob);
-    span.className = `token ${chance > 0.9 ? "" : chance > 0.5 ? "p1" : chance > 0.1 ? "p2" : "p3"}`;
-    span.textContent = token.token;
-    span.tabIndex = 0;
-    span.dataset.tip = [[token.token, token.logprob], ...(token.top_logprobs || []).filter((other) => other.token !== token.token).map((other) => [other.token, other.logprob])]
-      .map(([piece, logprob]) => `${(Math.exp(logprob) * 100).toFixed(1).padStart(5)} %  ${JSON.stringify(piece)}`)
-      .join("\n");
-    room.append(span);
-  }
-}
-
-// Code between ``` stands in boxes, once the answer is whole and has no spans of its own.
-function finish(room, content) {
-  if (!content.includes("```") || room.querySelector(".token")) return;
-  room.replaceChildren(...content.split(/```[^\n`]*\n?/).map((piece, at) => {
-    if (at % 2 === 0) return document.createTextNode(piece);
-    return Object.assign(document.createElement("pre"), { textContent: piece.replace(/\n$/, "") });
-  }));
+// Arrows walk over the tokens of an answer.
+function walk(event) {
+  const step = { ArrowRight: "nextElementSibling", ArrowLeft: "previousElementSibling" }[event.key];
+  if (!step || !event.target.classList.contains("token")) return;
+  event.preventDefault();
+  event.target[step]?.focus();
 }
 
 function showTip(event) {

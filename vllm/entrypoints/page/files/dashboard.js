@@ -20,6 +20,7 @@ function rates(name) {
 }
 
 export async function show(state) {
+  const span = Math.max(1, (history.at(-1)?.at ?? 0) - (history[0]?.at ?? 0));
   const counts = state.counts, engine = state.engine;
   const speed = rates("sampled");
   const hits = counts?.num_prefix_queried ? counts.num_prefix_hit / counts.num_prefix_queried : 0;
@@ -30,16 +31,18 @@ export async function show(state) {
     ["kvUsed", `${((counts?.kv_usage ?? 0) * 100).toFixed(1)} %`, engine ? word("ofBlocks", engine.num_held, engine.num_blocks) : ""],
     ["hitRate", `${(hits * 100).toFixed(1)} %`, ""],
     ["restarts", state.restarts, state.engine ? "" : word("noEngine")],
-    ["uptime", duration(state.uptime), state.description],
+    ["uptime", duration(state.uptime), ""],
   ]);
+  const about = state.description && `${state.description} · ${word("context")} ${state.max_model_len} · vllm ${state.version}`;
+  byId("about").textContent = about || word("noEngine");
   lines(byId("throughput"), [
     { values: speed, colour: "c", name: word("sampled") },
     { values: rates("computed"), colour: "a", name: word("computed") },
-  ]);
+  ], word("ago", span));
   lines(byId("load"), [
     { values: history.map((one) => one.running), colour: "a", name: word("running") },
     { values: history.map((one) => one.waiting), colour: "b", name: word("waiting") },
-  ]);
+  ], word("ago", span));
   if (engine) {
     steps(byId("timeline"), engine.steps.map(([, , seconds, tokens, sampled]) => ({ seconds, tokens, sampled })), word("none"));
     cells(byId("blocks"), Array.from(atob(engine.cells), (one) => one.charCodeAt(0)));
@@ -73,7 +76,7 @@ function legend(id, rows) {
 
 function duration(seconds) {
   const h = Math.floor(seconds / 3600), m = Math.floor(seconds / 60) % 60, s = Math.floor(seconds % 60);
-  return h ? `${h} h ${m} min` : m ? `${m} min ${s} s` : `${s} s`;
+  return h ? `${h} h ${m} min` : m ? `${m}:${String(s).padStart(2, "0")} min` : `${s} s`;
 }
 
 // The buckets of a Prometheus histogram, without the empty ones at both ends.

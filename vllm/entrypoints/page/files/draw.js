@@ -20,11 +20,11 @@ function note(pen, said, x, y, colour, align = "left") {
 }
 
 // Lines over time, newest at the right. series: [{values, colour, name}]
-export function lines(canvas, series, format = (n) => n.toFixed(0)) {
+export function lines(canvas, series, since, format = (n) => n.toFixed(0)) {
   const { pen, width, height, colour } = prepared(canvas);
   const top = Math.max(1e-9, ...series.flatMap((one) => one.values));
-  const count = Math.max(2, ...series.map((one) => one.values.length));
-  const room = { left: 4, right: 4, top: 18, bottom: 6 };
+  const count = Math.max(30, ...series.map((one) => one.values.length)); // why: two points are no line over minutes
+  const room = { left: 4, right: 4, top: 18, bottom: 18 };
   const x = (at, length) => width - room.right - (length - 1 - at) * (width - room.left - room.right) / (count - 1);
   const y = (value) => height - room.bottom - value / top * (height - room.top - room.bottom);
   pen.strokeStyle = colour("line");
@@ -43,7 +43,9 @@ export function lines(canvas, series, format = (n) => n.toFixed(0)) {
     note(pen, said, from, 11, colour(one.colour));
     from += pen.measureText(said).width + 16;
   }
-  note(pen, `max ${format(top)}`, width - 4, 11, colour("soft"), "right");
+  note(pen, `max ${top < 0.5 ? 0 : format(top)}`, width - 4, 11, colour("soft"), "right");
+  const oldest = Math.max(...series.map((one) => one.values.length));
+  if (oldest > 5) note(pen, since, x(0, oldest), height - 4, colour("soft"), oldest > count / 2 ? "left" : "center");
 }
 
 // Bars of a histogram. buckets: [{label, count}]

@@ -1,5 +1,7 @@
 // Talking to the server: JSON, event streams, and the key where one is wanted.
 
+import { word } from "./words.js";
+
 const byId = (id) => document.getElementById(id);
 let asking = null;
 
@@ -51,7 +53,7 @@ export async function* events(path, options) {
   let held = "";
   for (;;) {
     const { value, done } = await reader.read();
-    if (done) return;
+    if (done) throw new ServerError(word("broken")); // a whole answer says that it is whole
     held += value;
     const pieces = held.split("\n\n");
     held = pieces.pop();

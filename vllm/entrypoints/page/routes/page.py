@@ -3,6 +3,7 @@
 Chat, a live dashboard and the list of requests, in English and Chinese; needs no other server.
 """
 
+import hashlib
 from importlib.resources import files
 
 from starlette.requests import Request
@@ -10,7 +11,6 @@ from starlette.responses import Response
 
 from vllm.entrypoints.openai.errors import HttpError
 from vllm.entrypoints.openai.state import Server
-from vllm.version import __version__
 
 NAMES = ("/", "/page/files/{name}")
 METHODS = ("GET",)
@@ -32,7 +32,8 @@ async def answer(request: Request, server: Server) -> Response:
     name = request.path_params.get("name", "index.html")
     if name not in _NAMES:
         raise HttpError(404, "There is no such route.")
-    tag = f'"{__version__}-{len(data := (_FOLDER / name).read_bytes())}"'
+    data = (_FOLDER / name).read_bytes()
+    tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
     headers = {
         "content-security-policy": CSP,
         "x-content-type-options": "nosniff",

@@ -33,7 +33,6 @@ async def answer(request: Request, server: Server) -> Response:
         "restarts": client.num_restarts if client is not None else 0,
         "description": server.front.model.ready.description if client is not None else "",
         "max_model_len": server.front.model.ready.max_model_len if client is not None else 0,
-        "has_template": client is not None and server.front.model.tokenizer is not None,
         "counts": msgspec.to_builtins(client.stats) if client is not None else None,
         "engine": _engine(glance, server.open.by_request()) if glance is not None else None,
     }
