@@ -8,6 +8,7 @@ Called by: entrypoints.
 """
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from vllm.engine.folder import (
 )
 from vllm.engine.intake import Intake, Limits
 from vllm.errors import ModelLoadError, RefusedError, UnknownArchitectureError
+from vllm.features.pooling.host import Recipe, only, recipe_of
 from vllm.features.structured_output.compiler import Compiler
 from vllm.features.structured_output.host import GrammarCompiled, StructuredOutput
 from vllm.parts.checkpoint import Weights
@@ -64,11 +66,14 @@ class Assembled:
     seed: int = 0
     structured: StructuredOutput | None = None
     """Takes requests with a constraint; None without a tokenizer."""
+    recipe: Recipe | None = None
+    """Makes embeddings; None where the model generates."""
 
 
 def assemble(args: "EngineArgs", is_watched: bool = False) -> Assembled:
     """Everything for one model, ready to step. Raises ValueError (errors.py) before any weight is read where it can."""
     folder, described, plan = make_plan(args, is_watched=is_watched)
+    recipe = recipe_of(args, folder)
     tokenizer = None if args.skip_tokenizer_init else load_tokenizer(args, folder)
     generation = generation_config(args, folder)
     words = {} if tokenizer is None else compiler_words(args, folder, described.decoder.vocab)
@@ -77,7 +82,7 @@ def assemble(args: "EngineArgs", is_watched: bool = False) -> Assembled:
     limits = Limits(described.decoder.vocab, plan.scheduler.max_model_len, args.max_logprobs)
     return Assembled(
         engine=Engine(plan.scheduler, plan.kv, executor, resources=resources),
-        intake=Intake(tokenizer, limits, generation, args.seed),
+        intake=Intake(tokenizer, limits, generation, args.seed, only(recipe)),
         plan=plan,
         tokenizer=tokenizer,
         make_decoder=decoder_maker(tokenizer),
@@ -87,6 +92,7 @@ def assemble(args: "EngineArgs", is_watched: bool = False) -> Assembled:
         default_sampling=default_sampling(args, generation),
         seed=args.seed,
         structured=StructuredOutput(tokenizer, words) if words else None,
+        recipe=recipe,
     )
 
 
@@ -99,6 +105,8 @@ def make_plan(
     """
     folder = find_folder(args, weights)
     config = override(read_config(folder), args.hf_overrides)
+    if recipe_of(args, folder) is not None:
+        config = without_head(config)
     described = find_network(args, folder, config)
     plan = resolve(
         args,
@@ -157,6 +165,15 @@ def override(config: HFConfig, overrides: Any) -> HFConfig:
     return HFConfig({**config.raw(), **overrides})
 
 
+def without_head(config: HFConfig) -> HFConfig:
+    """The network that embeddings are made with: a checkpoint of it may be saved under its bare name, without a head.
+
+    The token table stands in for the head, since the engine makes a token that nobody sees.
+    """
+    names = [re.sub("Model$", "ForCausalLM", str(name)) for name in config.get("architectures") or []]
+    return HFConfig({**config.raw(), "architectures": names, "tie_word_embeddings": True})
+
+
 def stored_dtype(config: HFConfig) -> str:
     """The dtype that config.json says the weights have; float32 where it says nothing."""
     return str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
@@ -184,9 +201,10 @@ def make_executor(plan: Plan, described: Described, words: Mapping[str, Any]) ->
         config = described.config.raw()
         return ProcessExecutor(plan.worker, plan.kv, plan.load, config, words), []
     from vllm.executor.local import LocalExecutor
+    from vllm.features.pooling.device import PoolingHead
     from vllm.features.structured_output.device import GrammarStage
 
     compiler = Compiler(**words) if words else None
-    stages = [GrammarStage(compiler)] if compiler else []
+    stages: list[Any] = [PoolingHead(), *([GrammarStage(compiler)] if compiler else [])]
     executor = LocalExecutor(described.decoder, described.weights, plan.worker, plan.kv, plan.load, stages)
     return executor, [GrammarCompiled(compiler)] if compiler else []

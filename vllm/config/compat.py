@@ -136,12 +136,7 @@ _REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
     "LoRA adapters are not in this version": _words(
         "enable_lora default_mm_loras lora_modules qlora_adapter_name_or_path"
     ),
-    "only text generation is in this version": {
-        "runner": ("auto", "generate"),
-        "convert": ("auto", "none"),
-        "task": ("auto", "generate"),
-        **_words("pooler_config override_pooler_config"),
-    },
+    "use pooler_config": _words("override_pooler_config"),
     "images, audio and video are not in this version": _words(
         "allowed_local_media_path allowed_media_domains enable_mm_embeds media_io_kwargs mm_processor_kwargs "
         "interleave_mm_strings enable_prompt_embeds"

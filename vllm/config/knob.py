@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from vllm.errors import ValidationError, check_bool, check_float, check_int, nearest
@@ -103,6 +103,8 @@ def _json(name: str, value: Any) -> Any:
             value = json.loads(value)
         except ValueError:
             raise ValidationError.of(name, value, "a dict or a JSON object") from None
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
     if not isinstance(value, Mapping):
         raise ValidationError.of(name, value, "a dict or a JSON object")
     return dict(value)

@@ -18,6 +18,10 @@ LOAD_FORMATS = ("auto", "hf", "safetensors", "pt", "dummy")
 TOKENIZER_MODES = ("auto", "hf", "slow", "mistral")
 MODEL_IMPLS = ("auto", "vllm", "transformers")
 
+RUNNERS = ("auto", "generate", "pooling")
+CONVERTS = ("auto", "none", "embed", "classify")
+TASKS = ("auto", "generate", "embed", "embedding", "classify", "score", "reward")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelArgs:
@@ -47,6 +51,10 @@ class ModelArgs:
     )
     served_model_name: tuple[str, ...] | None = knob(None, "strings", "names the server answers to")
     model_impl: str = knob("auto", "str", "our description, or the transformers fallback", choices=MODEL_IMPLS)
+    runner: str = knob("auto", "str", "to generate text, or to make embeddings", choices=RUNNERS)
+    convert: str = knob("auto", "str", "embed: make embeddings with a model that generates", choices=CONVERTS)
+    task: str = knob("auto", "str", "an older word for runner and convert", choices=TASKS)
+    pooler_config: dict[str, Any] | None = knob(None, "json", "how states become an embedding, over what is stored")
     chat_template: str | None = knob(None, "str", "a template file, or the template itself")
     reasoning_parser: str = knob(
         "auto", "str", "how the model writes its thoughts; auto: as its chat template shows; none: they are text"

@@ -83,6 +83,8 @@ class Delivery:
             self._prompt_logprobs = [None] * len(taken.prompt_token_ids)
         self._num_cached: int | None = None
         self.error: str | None = None
+        self.states: bytes | None = None
+        """What a head made of the prompt's hidden states."""
         arrived = taken.request.arrival
         self.metrics = RequestStateStats(arrival_time=time.time() - (time.monotonic() - arrived), queued_ts=arrived)
 
@@ -116,6 +118,7 @@ class Delivery:
         stream = self._streams[update.index]
         if stream.finish_reason is not None:
             return None, False
+        self.states = update.states or self.states
         if self._num_cached is None:
             self._num_cached = update.num_cached_tokens
         for position, found in update.prompt_logprobs:

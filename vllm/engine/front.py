@@ -164,7 +164,7 @@ class Front:
         limits = Limits(ready.vocab_size, ready.max_model_len, ready.max_logprobs)
         self._model = Model(
             folder=folder,
-            intake=Intake(tokenizer, limits, generation, args.seed),
+            intake=Intake(tokenizer, limits, generation, args.seed, ready.only),
             ready=ready,
             tokenizer=tokenizer,
             make_decoder=decoder_maker(tokenizer),

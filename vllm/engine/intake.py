@@ -65,6 +65,8 @@ class Intake:
     limits: Limits
     generation_config: Mapping[str, Any]
     seed: int = 0
+    only: tuple[str, str] = ("", "")
+    """A feature that every request must carry, and what to say to one without it."""
     _drawn: "itertools.count[int]" = field(default_factory=itertools.count, init=False)
     # why: a server takes long prompts in threads, and two of them must not draw the same seed
 
@@ -114,6 +116,9 @@ class Intake:
 
     def _refuse(self, prompt: TypedPrompt, params: SamplingParams, features: Mapping[str, object]) -> None:
         """Options that would change the answer and are not built yet: said, not ignored."""
+        wanted, sentence = self.only
+        if wanted and wanted not in features:
+            raise RefusedError(sentence)
         if prompt.get("multi_modal_data"):
             raise RefusedError("multi_modal_data: this model takes text only.", field="multi_modal_data")
         if "prompt_embeds" in prompt:

@@ -44,6 +44,8 @@ def settle(flight: InFlight, result: StepResult, kv: KVManager, now: float) -> S
     _settle_sampled(flight, result, places, kv, now, out)
     if result.logprobs:
         _add_logprobs(flight, result, places, out)
+    if result.states:
+        _add_states(flight, result, out)
     if result.prompt_logprobs:
         _add_prompt_logprobs(flight, result, out.updates, now)
     if result.failed:
@@ -111,6 +113,13 @@ def _add_logprobs(flight: InFlight, result: StepResult, places: list[int] | None
         update = by_name.get((seq.request_id, seq.index))
         if found is not None and update is not None:
             update.logprobs = found[: len(update.token_ids)]
+
+
+def _add_states(flight: InFlight, result: StepResult, out: Settled) -> None:
+    """What heads made, with the token that was sampled beside it."""
+    found = {(seq.request_id, seq.index): result.states.get(seq.seq_id) for seq in flight.sampled}
+    for update in out.updates:
+        update.states = found.get((update.request_id, update.index))
 
 
 def _append(seq: Sequence, new: list[int]) -> tuple[list[int], str | None]:

@@ -55,6 +55,8 @@ class Ready(msgspec.Struct, tag=True):
     block_size: int
     description: str
     """What runs and how, in one line."""
+    only: tuple[str, str] = ("", "")
+    """See `Intake`."""
 
 
 class News(msgspec.Struct, tag=True):

@@ -139,6 +139,7 @@ def build(words: dict[str, object]) -> tuple[Engine, Ready]:
     from vllm.assembly import announce, make_executor, make_plan
     from vllm.config.args import EngineArgs
     from vllm.engine.folder import compiler_words
+    from vllm.features.pooling.host import only, recipe_of
 
     args = EngineArgs.from_mapping(words)
     folder, described, plan = make_plan(args, is_watched=True)
@@ -154,6 +155,7 @@ def build(words: dict[str, object]) -> tuple[Engine, Ready]:
         num_blocks=plan.kv.num_blocks,
         block_size=plan.kv.groups[0].block_size,
         description=f"{plan.architecture} as {plan.worker.dtype} on {plan.worker.device}",
+        only=only(recipe_of(args, folder)),
     )
     return engine, ready
 

@@ -7,12 +7,23 @@ Invariant: `generate` checks every prompt before the first one runs, so a bad on
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vllm.errors import RefusedError, ValidationError, VllmError
 from vllm.inputs import PromptType, TokensPrompt, TypedPrompt, normalize_prompts
-from vllm.outputs import BeamSearchOutput, RequestOutput
+from vllm.outputs import (
+    BeamSearchOutput,
+    EmbeddingRequestOutput,
+    PoolingOutput,
+    PoolingRequestOutput,
+    RequestOutput,
+    ScoringRequestOutput,
+)
+from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import BeamSearchParams, SamplingParams
+
+if TYPE_CHECKING:
+    from vllm.entrypoints.embed import Embedder
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -169,11 +180,56 @@ class LLM:
             found.extend(BeamSearch(self.llm_engine, params).search(typed[first : first + size]))
         return found
 
-    def encode(self, *_: Any, **__: Any) -> Any:
-        """Pooling: refused for a model that generates."""
-        raise RefusedError("This model generates text; pooling (encode, embed, classify, score) is not supported yet.")
+    def embed(
+        self,
+        prompts: PromptType | Sequence[PromptType],
+        *,
+        truncate_prompt_tokens: int | None = None,
+        use_tqdm: bool | Callable[..., Any] = True,
+        pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
+        lora_request: Any = None,
+    ) -> list[EmbeddingRequestOutput]:
+        """The embedding of each prompt, of a model loaded with runner="pooling"."""
+        changes = {"truncate_prompt_tokens": truncate_prompt_tokens, "lora_request": lora_request}
+        return self._embedder().embed(prompts, pooling_params, use_tqdm, **changes)
 
-    embed = classify = score = encode
+    def encode(
+        self,
+        prompts: PromptType | Sequence[PromptType],
+        pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
+        *,
+        truncate_prompt_tokens: int | None = None,
+        use_tqdm: bool | Callable[..., Any] = True,
+        lora_request: Any = None,
+        pooling_task: str | None = None,
+    ) -> list[PoolingRequestOutput[PoolingOutput]]:
+        """As `embed`, as tensors; `pooling_task` "token_embed" gives one vector per token."""
+        changes = {"truncate_prompt_tokens": truncate_prompt_tokens, "lora_request": lora_request, "task": pooling_task}
+        return self._embedder().encode(prompts, pooling_params, use_tqdm, **changes)
+
+    def score(
+        self,
+        data_1: PromptType | Sequence[PromptType],
+        data_2: PromptType | Sequence[PromptType],
+        /,
+        *,
+        truncate_prompt_tokens: int | None = None,
+        use_tqdm: bool | Callable[..., Any] = True,
+        pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
+        lora_request: Any = None,
+    ) -> list[ScoringRequestOutput]:
+        """The cosine between the embeddings of each pair; one text in `data_1` goes with all of `data_2`."""
+        changes = {"truncate_prompt_tokens": truncate_prompt_tokens, "lora_request": lora_request}
+        return self._embedder().score(data_1, data_2, pooling_params, use_tqdm, **changes)
+
+    def classify(self, *_: Any, **__: Any) -> Any:
+        """Refused: it needs a head that no supported model has."""
+        raise RefusedError("classify: models with a head for classes are not supported yet; embed and score are.")
+
+    def _embedder(self) -> "Embedder":
+        from vllm.entrypoints.embed import Embedder
+
+        return Embedder(self.llm_engine, self._ids)
 
     def reset_prefix_cache(self, *_: Any, **__: Any) -> bool:
         """Forget every cached prefix."""

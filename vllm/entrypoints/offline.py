@@ -15,10 +15,12 @@ from vllm.engine.deliver import Delivery
 from vllm.entrypoints.interrupt import between_steps
 from vllm.entrypoints.turn import ToolRules, Turn
 from vllm.errors import EngineDeadError, EngineGenerateError, RefusedError
+from vllm.features.pooling.host import NOT_LOADED
 from vllm.formats.choose import choose
 from vllm.formats.format import Format
 from vllm.inputs import PromptType, TypedPrompt, normalize_prompt
 from vllm.outputs import RequestOutput
+from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 if TYPE_CHECKING:
@@ -95,6 +97,16 @@ class LLMEngine:
         )
         parts.engine.scheduler.door.check_fits(taken.request.max_len)
         return Delivery(taken, parts.make_decoder, parts.token_text)
+
+    def take_pooling(self, request_id: str, prompt: TypedPrompt, params: PoolingParams) -> Delivery:
+        """Check and tokenise a prompt that becomes an embedding: the delivery's `states`, once it has finished."""
+        parts = self.assembled
+        if parts.recipe is None:
+            raise RefusedError(NOT_LOADED)
+        sampling, features = parts.recipe.take(params)
+        taken = parts.intake.take(request_id, prompt, sampling, features=features)
+        parts.engine.scheduler.door.check_fits(taken.request.max_len)
+        return Delivery(taken, None, None)
 
     def _features(self, prompt: TypedPrompt, params: SamplingParams, thinks: bool) -> dict[str, object]:
         """What the request carries for features."""
@@ -231,7 +243,7 @@ def model_config_view(parts: Assembled) -> SimpleNamespace:
         hf_text_config=SimpleNamespace(**(hf.get("text_config") or hf)),
         generation_config=parts.generation_config,
         is_encoder_decoder=False,
-        runner_type="generate",
+        runner_type="generate" if parts.recipe is None else "pooling",
         get_vocab_size=lambda: vocab,
         get_diff_sampling_param=lambda: dict(parts.default_sampling),
     )

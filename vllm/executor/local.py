@@ -14,7 +14,7 @@ from vllm.parts.foreign import Foreign
 from vllm.protocol.kv import KVPlan
 from vllm.protocol.plan import LoadPlan, WorkerPlan
 from vllm.protocol.step import StepPlan, StepResult
-from vllm.sampling.lines import Stage
+from vllm.sampling.lines import Head, Stage
 from vllm.worker.make import make_foreign_runner, make_runner
 from vllm.worker.rehearsal import rehearse
 from vllm.worker.runner import Runner
@@ -30,7 +30,7 @@ class LocalExecutor:
         worker_plan: WorkerPlan,
         kv_plan: KVPlan,
         load_plan: LoadPlan,
-        extra_stages: Iterable[Stage] = (),
+        extra_stages: Iterable[Stage | Head] = (),
     ) -> None:
         """Load the weights and build the model. Raises ModelLoadError for a checkpoint that does not fit."""
         if isinstance(network, Foreign):

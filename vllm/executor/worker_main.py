@@ -67,7 +67,9 @@ def _build(start: Start) -> Any:
     mesh = connect(*sizes, start.rank, platform.backend(), start.world, in_order=in_order)
     described = describe(HFConfig(start.config))
     tensors = load_weights(described.decoder, described.weights, start.load, plan)
-    stages = []
+    from vllm.features.pooling.device import PoolingHead
+
+    stages: list[Any] = [PoolingHead()]
     if start.compiler_words:
         from vllm.features.structured_output.compiler import Compiler
         from vllm.features.structured_output.device import GrammarStage

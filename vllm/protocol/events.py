@@ -32,6 +32,8 @@ class SequenceUpdate(msgspec.Struct, gc=False, array_like=True):
     scheduled_at: float = 0.0
     emitted_at: float = 0.0
     error: str | None = None
+    states: bytes | None = None
+    """What a head made of the hidden states."""
 
 
 @dataclass(slots=True)

@@ -96,4 +96,6 @@ class StepResult:
     """seq_id -> (position, logprobs of the prompt token AT that position) for prompt positions seen in this step."""
     failed: list[tuple[int, int, str]] = field(default_factory=list)
     """(seq_id, epoch, why): sequences that failed alone, for example a logits processor that raised."""
+    states: dict[int, bytes] = field(default_factory=dict)
+    """seq_id -> what a head made of the sequence's hidden states; comes with its first token."""
     seconds: float = 0.0

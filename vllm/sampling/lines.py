@@ -5,7 +5,7 @@ siblings of a request share the logits of one line (their lines are copies). Cal
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -45,6 +45,27 @@ class Stage(Protocol):
 
     def apply(self, logits: torch.Tensor, lines: Lines, which: list[int], failed: dict[int, str]) -> None:
         """Change the lines `which`."""
+        ...
+
+
+@runtime_checkable
+class Head(Protocol):
+    """Takes hidden states of a row's tokens instead of logits: what its request asks for is made of them."""
+
+    def wants(self, row: RowOpen) -> bool:
+        """The row asks for it."""
+        ...
+
+    def open(self, row: RowOpen) -> None:
+        """A row that asks takes its place."""
+        ...
+
+    def close(self, row: int) -> None:
+        """The row is free again."""
+        ...
+
+    def read(self, row: int, first: int, states: torch.Tensor) -> bytes | None:
+        """States [n, E] of the row's tokens from position `first` on; what came of them once they are all there."""
         ...
 
 

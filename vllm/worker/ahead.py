@@ -28,7 +28,7 @@ from vllm.platforms.base import Fetched, platform_of
 from vllm.protocol.kv import KVPlan
 from vllm.protocol.plan import WorkerPlan
 from vllm.protocol.step import RowOpen, StepPlan, StepResult, TokenLogprobs
-from vllm.sampling.lines import Lines, Stage
+from vllm.sampling.lines import Head, Lines, Stage
 from vllm.sampling.stages.min_tokens import held_ids
 from vllm.worker.batch import gather, send_all
 from vllm.worker.graphs import BUCKETS, Decodes, End
@@ -70,7 +70,7 @@ class AheadRunner(Runner):
         ops: Kernels,
         worker_plan: WorkerPlan,
         kv_plan: KVPlan,
-        extra_stages: Iterable[Stage] = (),
+        extra_stages: Iterable[Stage | Head] = (),
         record: bool = True,
     ) -> None:
         """`record`: decode steps become graphs."""
@@ -101,7 +101,8 @@ class AheadRunner(Runner):
             assert plan.num_tokens <= self._max_tokens, f"{plan.num_tokens} tokens in a step of {self._max_tokens}"
             planned, num_query = np.array(plan.rows), np.array(plan.num_query)
             is_decode = all(plan.samples) and not plan.fan_out and int(num_query.max()) == 1
-            bucket = self._decodes.bucket(len(planned)) if is_decode and not self._asks_prompt(planned) else None
+            is_decode = is_decode and not (self._asks_prompt(planned) or self._heads.reads(planned))
+            bucket = self._decodes.bucket(len(planned)) if is_decode else None
             if bucket is None:
                 self._any_step(plan, planned, num_query, flight)
             else:
@@ -189,7 +190,7 @@ class AheadRunner(Runner):
         batch = gather(self.rows, planned, num_query, self._device)
         self._fill_unknown(batch, planned, num_query)
         hidden = self.model(batch)
-        self._prompt_logprobs(planned, num_query, hidden, flight.result)
+        self._show(planned, num_query, hidden, flight.result)
         picked = self._picked(plan, planned, num_query)
         if not picked.rows:
             return

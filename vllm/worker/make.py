@@ -22,7 +22,7 @@ from vllm.parts.tensors import Piece, stage_layers
 from vllm.platforms.base import platform_of
 from vllm.protocol.kv import FullKV, KVGroup, KVPlan, SlidingKV
 from vllm.protocol.plan import LoadPlan, WorkerPlan
-from vllm.sampling.lines import Stage
+from vllm.sampling.lines import Head, Stage
 from vllm.util.log import get_logger
 from vllm.worker.ahead import AheadRunner
 from vllm.worker.kernels import Network, kernels_for, warn_of_references
@@ -38,7 +38,7 @@ def make_runner(
     worker_plan: WorkerPlan,
     kv_plan: KVPlan,
     mesh: Mesh | None = None,
-    extra_stages: Iterable[Stage] = (),
+    extra_stages: Iterable[Stage | Head] = (),
 ) -> Runner:
     """A runner whose model holds `weights` (this rank's shards by name; the dict is emptied)."""
     device = torch.device(worker_plan.device)
@@ -76,7 +76,7 @@ def make_foreign_runner(
     load_plan: LoadPlan,
     worker_plan: WorkerPlan,
     kv_plan: KVPlan,
-    extra_stages: Iterable[Stage] = (),
+    extra_stages: Iterable[Stage | Head] = (),
 ) -> Runner:
     """A runner for a network of transformers on one device; its weights are read here."""
     device = torch.device(worker_plan.device)

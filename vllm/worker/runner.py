@@ -20,10 +20,11 @@ from vllm.parallel.mesh import Mesh
 from vllm.protocol.kv import KVPlan
 from vllm.protocol.plan import WorkerPlan
 from vllm.protocol.step import RowOpen, StepPlan, StepResult
-from vllm.sampling.lines import Lines, Sampled, Stage
+from vllm.sampling.lines import Head, Lines, Sampled, Stage
 from vllm.sampling.sampler import Sampler
 from vllm.util.clock import SYSTEM, Clock
 from vllm.worker.batch import gather
+from vllm.worker.heads import Heads
 from vllm.worker.picked import Picked
 from vllm.worker.prompt_logprobs import prompt_logprobs
 from vllm.worker.rows import Rows, copy_blocks
@@ -41,7 +42,7 @@ class Runner:
         worker_plan: WorkerPlan,
         kv_plan: KVPlan,
         mesh: Mesh | None = None,
-        extra_stages: Iterable[Stage] = (),
+        extra_stages: Iterable[Stage | Head] = (),
         clock: Clock = SYSTEM,
         tapes: Tapes | None = None,
     ) -> None:
@@ -49,7 +50,10 @@ class Runner:
         self.model, self.slabs, self.mesh = model, slabs, mesh or Mesh()
         self.rows = Rows(worker_plan.max_num_seqs, worker_plan.max_model_len, kv_plan)
         mode, self._deterministic = worker_plan.logprobs_mode, worker_plan.deterministic
-        self.sampler = Sampler(ops, worker_plan.max_num_seqs, mode, extra_stages, self._deterministic)
+        extra = list(extra_stages)
+        stages = [one for one in extra if not isinstance(one, Head)]
+        self.sampler = Sampler(ops, worker_plan.max_num_seqs, mode, stages, self._deterministic)
+        self._heads = Heads(one for one in extra if isinstance(one, Head))
         self._device = torch.device(worker_plan.device)
         self._as_logits = worker_plan.logprobs_mode.endswith("logits")
         self._max_tokens, self._clock = worker_plan.max_num_batched_tokens, clock
@@ -81,7 +85,7 @@ class Runner:
                 self._sample(plan, planned, num_query, logits, result, is_logits=True)
             else:
                 hidden = self._forward(planned, num_query)
-                self._prompt_logprobs(planned, num_query, hidden, result)
+                self._show(planned, num_query, hidden, result)
                 self._sample(plan, planned, num_query, hidden, result)
         result.seconds = self._clock.monotonic() - began
         return result
@@ -108,6 +112,7 @@ class Runner:
         self._close_options(o.row)
         try:
             self.sampler.open(o)
+            self._heads.open(o)
         except Exception as error:  # why: one request's options must not end the step of all others
             result.failed.append((o.seq_id, o.epoch, f"its options failed with {type(error).__name__}: {error}"))
             self._close_options(o.row)
@@ -124,6 +129,7 @@ class Runner:
 
     def _close_options(self, row: int) -> None:
         self.sampler.close(row)
+        self._heads.close(row)
         self._prompt_asks.pop(row, None)
 
     @property
@@ -147,7 +153,7 @@ class Runner:
         """One token for each of few rows, each of which samples one."""
         assert self._tapes is not None
         few = len(planned) <= self._tapes.most and max(plan.num_query) == 1 and all(plan.samples)
-        return few and not (plan.fan_out or plan.drafts or self._prompt_asks)
+        return few and not (plan.fan_out or plan.drafts or self._prompt_asks or self._heads.reads(planned))
 
     def _sample(
         self,
@@ -246,6 +252,12 @@ class Runner:
                 break
         rows.computed[row] -= len(tokens) - len(kept)
         return kept
+
+    def _show(self, planned: np.ndarray, num_query: np.ndarray, hidden: torch.Tensor, result: StepResult) -> None:
+        """The step's hidden states to all who asked for more than a token."""
+        self._prompt_logprobs(planned, num_query, hidden, result)
+        if self.mesh.pp.is_last:
+            self._heads.read(self.rows, planned, num_query, hidden, result)
 
     def _prompt_logprobs(
         self, planned: np.ndarray, num_query: np.ndarray, hidden: torch.Tensor, result: StepResult

@@ -25,7 +25,7 @@ from vllm.errors import EngineDeadError, ValidationError
 from vllm.util.log import get_logger
 
 _log = get_logger("vllm.batch")
-URLS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
+URLS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/embeddings")
 TELL_S = 10.0
 _AGAIN = 503
 """An answer that says "come again" is no answer."""

@@ -2,14 +2,14 @@
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from starlette.requests import Request
 
 from vllm.engine.deliver import Delivery
 from vllm.engine.front import Flow
 from vllm.entrypoints.openai.running import Label
-from vllm.entrypoints.openai.schemas import Generation
+from vllm.entrypoints.openai.schemas import EmbeddingRequest, Generation
 from vllm.entrypoints.openai.state import Server, given_key
 from vllm.entrypoints.openai.traces import CARRIED
 from vllm.errors import PromptError
@@ -28,13 +28,14 @@ def label(prefix: str, asked_id: str | None, request: Request) -> Label:
 
 async def open_flow(
     server: Server,
-    body: Generation,
+    body: Generation | EmbeddingRequest,
     prompts: Sequence[TypedPrompt],
     params: SamplingParams,
     name: Label,
     special: bool = False,
     shown: frozenset[int] = frozenset(),
     thinking: Thinking | None = None,
+    features: Mapping[str, object] | None = None,
 ) -> Flow:
     """Take in every prompt, then queue them all under the answer's id. ValueError names a prompt that cannot be served.
 
@@ -44,7 +45,7 @@ async def open_flow(
     own = uuid.uuid4().hex  # why: a client may give the same request_id twice
     deliveries: list[Delivery] = []
     tenant = server.tenant(name.key, body.user)
-    features = {}
+    features = dict(features or {})
     if params.structured_outputs is not None:
         features = await server.structured.take_later(params, thinking)
     for place, prompt in enumerate(prompts):

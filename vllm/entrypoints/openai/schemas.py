@@ -4,7 +4,7 @@ Types are strict (a string is no number), sizes are bounded; what values mean is
 OpenAI knows and we cannot serve is in REFUSED: it may only say what it says by default. Called by: routes.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -130,6 +130,28 @@ class CompletionRequest(Generation):
     echo: bool = False
     logprobs: int | None = None
     best_of: int | None = None
+
+
+class EmbeddingRequest(BaseModel):
+    """POST /v1/embeddings."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    input: Text | list[Text] | Ids | list[Ids]
+    model: str | None = Field(None, max_length=1024)
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+    user: str | None = Field(None, max_length=1024)
+    truncate_prompt_tokens: int | None = None
+    use_activation: bool | None = None
+    add_special_tokens: bool | None = None
+    priority: int = Field(0, ge=-(2**31), le=2**31)
+    cache_salt: str | None = Field(None, min_length=1, max_length=1024)
+    request_id: str | None = Field(None, min_length=1, max_length=128, pattern=r"^[\w.:-]+$")
+
+    def unknown_fields(self) -> list[str]:
+        """Names that nobody knows."""
+        return [name for name in self.model_extra or {} if name not in LABELS]
 
 
 class Function(BaseModel):

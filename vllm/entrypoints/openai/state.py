@@ -24,6 +24,7 @@ from vllm.entrypoints.openai.running import OpenRequests
 from vllm.entrypoints.openai.schemas import Generation
 from vllm.entrypoints.openai.traces import Traces
 from vllm.errors import RefusedError, nearest
+from vllm.features.pooling.host import NOT_LOADED, Recipe, recipe_of
 from vllm.features.structured_output.host import StructuredOutput
 from vllm.formats.choose import choose
 from vllm.formats.format import Format
@@ -109,6 +110,14 @@ class Server:
         if self._structured is None:
             self._structured = StructuredOutput(self.tokenizer, self.front.model.compiler_words)
         return self._structured
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the model makes embeddings. RefusedError where it generates."""
+        found = recipe_of(self.engine_args, self.front.model.folder)
+        if found is None:
+            raise RefusedError(NOT_LOADED, field="model")
+        return found
 
     def now(self) -> int:
         """Seconds since 1970, for answers."""
