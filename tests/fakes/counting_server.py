@@ -1,5 +1,10 @@
-"""The real server in front of an engine that only counts: `python -m tests.fakes.counting_server serve ...`."""
+"""The real server in front of an engine that only counts: `python -m tests.fakes.counting_server serve ...`.
 
+FAKE_PROFILE in the environment names a file for cProfile's figures of the server's own thread.
+"""
+
+import cProfile
+import os
 import sys
 
 from tests.fakes import counting
@@ -8,4 +13,12 @@ from vllm.entrypoints.cli.main import main
 
 if __name__ == "__main__":
     child.PROGRAM = counting.__name__
-    sys.exit(main())
+    file = os.environ.get("FAKE_PROFILE")
+    if not file:
+        sys.exit(main())
+    profile = cProfile.Profile()
+    try:
+        status = profile.runcall(main)
+    finally:
+        profile.dump_stats(file)
+    sys.exit(status)

@@ -82,6 +82,11 @@ class Delivery:
         if self.params.prompt_logprobs is not None:
             self._prompt_logprobs = [None] * len(taken.prompt_token_ids)
         self._num_cached: int | None = None
+        self._num_open = self.params.n
+        self._is_delta = self.params.output_kind is RequestOutputKind.DELTA
+        # why: nearly every update of a stream is one token and nothing else
+        asks_more = self.params.logprobs is not None or self.params.prompt_logprobs is not None
+        self._is_plain = self._is_delta and not asks_more and not self.params.stop
         self.error: str | None = None
         self.states: bytes | None = None
         """What a head made of the prompt's hidden states."""
@@ -91,7 +96,7 @@ class Delivery:
     @property
     def finished(self) -> bool:
         """Every sequence has ended."""
-        return all(s.finish_reason is not None for s in self._streams)
+        return not self._num_open
 
     @property
     def longest(self) -> int:
@@ -118,6 +123,9 @@ class Delivery:
         stream = self._streams[update.index]
         if stream.finish_reason is not None:
             return None, False
+        tokens = update.token_ids
+        if self._is_plain and stream.token_ids and len(tokens) == 1 and update.finish_reason is None:
+            return self._plain(stream, update), False
         self.states = update.states or self.states
         if self._num_cached is None:
             self._num_cached = update.num_cached_tokens
@@ -126,11 +134,32 @@ class Delivery:
             self._prompt_logprobs[position] = self._logprobs(found, self.params.prompt_logprobs)
         stopped_here = self._take_tokens(stream, update)
         if stream.finish_reason is None and update.finish_reason is not None:
-            stream.finish_reason, stream.stop_reason = update.finish_reason, update.stop_reason
+            self._end(stream, update.finish_reason, update.stop_reason)
             self.error = update.error or self.error
             self._flush(stream)
         self._time(update)
         return self._output(update.index), stopped_here and update.finish_reason is None
+
+    def _plain(self, s: _Stream, update: SequenceUpdate) -> RequestOutput:
+        """One more token of a stream, and nothing else: what `_take_tokens`, `_time` and `_output` make of it."""
+        text = "" if s.decoder is None else s.decoder.append(update.token_ids)
+        s.token_ids += update.token_ids
+        s.text += text
+        s.sent_chars += len(text)
+        s.sent_tokens += 1
+        taken, m = self.taken, self.metrics
+        m.num_generation_tokens += 1
+        m.last_token_ts = update.emitted_at
+        return RequestOutput(
+            taken.request.request_id,
+            taken.prompt,
+            taken.prompt_token_ids,
+            None,
+            [CompletionOutput(update.index, text, update.token_ids)],
+            False,
+            m,
+            num_cached_tokens=self._num_cached,
+        )
 
     def _time(self, update: SequenceUpdate) -> None:
         """Note when the request was first scheduled, and its first and latest token."""
@@ -147,9 +176,9 @@ class Delivery:
         """The request was cancelled: every open sequence ends here."""
         ended = [i for i, s in enumerate(self._streams) if s.finish_reason is None]
         for i in ended:
-            self._streams[i].finish_reason = "abort"
+            self._end(self._streams[i], "abort")
             self._flush(self._streams[i])
-        if self.params.output_kind is RequestOutputKind.DELTA:
+        if self._is_delta:
             return self._build(ended, delta=True)
         return self._build(range(len(self._streams)))
 
@@ -179,8 +208,13 @@ class Delivery:
         shown, stop = s.stops.feed(text, is_last, may_stop)
         s.text += shown
         if stop is not None:
-            s.finish_reason, s.stop_reason = "stop", stop
+            self._end(s, "stop", stop)
         return stop is not None
+
+    def _end(self, s: _Stream, reason: str, stop_reason: int | str | None = None) -> None:
+        """A sequence ends; one whose last text holds a stop string ends twice."""
+        self._num_open -= s.finish_reason is None
+        s.finish_reason, s.stop_reason = reason, stop_reason
 
     def _flush(self, s: _Stream) -> None:
         """The last text: what waited for the end, and a stop string that only now became whole."""

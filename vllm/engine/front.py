@@ -2,14 +2,16 @@
 
     open(deliveries) ─▶ client ─▶ (engine) ─▶ updates ─▶ Delivery: text, stop strings ─▶ Flow: one mailbox per caller
 
-Does not know: HTTP, JSON. Invariants: one wake-up of a caller per step, however many tokens and sequences it brought;
-what a slow caller has not fetched is at most its own output; leaving a Flow aborts what is left of it; an error in one
-request ends that request alone. Called by: entrypoints.openai.
+Does not know: HTTP, JSON. Invariants: one wake-up of a caller per step, however many tokens and sequences it brought,
+and one of the loop for all driven flows together; what a slow caller has not fetched is at most its own output; leaving
+a Flow aborts what is left of it; an error in one request ends that request alone. Called by: entrypoints.openai.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import types
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,6 +41,8 @@ from vllm.util.log import get_logger
 _log = get_logger(__name__)
 _AT_ONCE = 20_000
 """Characters that are tokenised on the event loop; longer prompts go to a thread."""
+_AT_A_TURN = 64
+"""Streams that get their news in one turn of the event loop."""
 
 
 class Watch(Protocol):
@@ -70,14 +74,42 @@ def _nothing() -> None:
     pass
 
 
+@types.coroutine
+def _turn() -> Generator[None, None, None]:
+    """Wait until a Round comes by."""
+    yield
+
+
+class Round:
+    """Runs whoever has news: one wake-up of the event loop for all streams of a step, not a task's for each token."""
+
+    def __init__(self) -> None:
+        self._due: deque[Callable[[], None]] = deque()
+
+    def add(self, run: Callable[[], None]) -> None:
+        """`run` is called soon."""
+        if not self._due:
+            asyncio.get_running_loop().call_soon(self._go)
+        self._due.append(run)
+
+    def _go(self) -> None:
+        due = self._due
+        for _ in range(min(len(due), _AT_A_TURN)):
+            due.popleft()()
+        if due:  # why: what was written leaves when the loop turns, and should not wait for a thousand others
+            asyncio.get_running_loop().call_soon(self._go)
+
+
 class Flow:
     """The outputs of some requests of one caller, as they come: `async for batch in flow`, batches of (place, output).
 
     Raises EngineGenerateError when one of them failed. Close it in any case.
     """
 
-    def __init__(self, deliveries: Sequence[Delivery], abort: Callable[[Delivery], None]) -> None:
+    def __init__(self, deliveries: Sequence[Delivery], abort: Callable[[Delivery], None], round_: Round) -> None:
         self.deliveries = deliveries
+        self._round, self._run = round_, _nothing
+        self._is_due = self._is_driven = False
         self._abort = abort
         self._open = dict(enumerate(deliveries))
         self._inbox: list[tuple[int, RequestOutput]] = []
@@ -89,7 +121,7 @@ class Flow:
 
     def put(self, place: int, output: RequestOutput | None, is_done: bool) -> None:
         """Put an output into the mailbox."""
-        if output is not None and not self._join(place, output):
+        if output is not None and not (self._inbox and self._join(place, output)):
             self._inbox.append((place, output))
         if is_done:
             self._open.pop(place, None)
@@ -99,6 +131,8 @@ class Flow:
         """Add a delta to one of the same sequence that was not fetched yet: who reads slowly gets few large ones."""
         if self.deliveries[place].params.output_kind is not RequestOutputKind.DELTA or len(output.outputs) != 1:
             return False
+        if not self._newest:  # why: most are fetched before a second one comes, so this is made then
+            self._newest = {(at, one.index): held for at, held in self._inbox for one in held.outputs}
         held = self._newest.setdefault((place, output.outputs[0].index), output)
         if held is output:
             return False
@@ -110,20 +144,35 @@ class Flow:
         self._error = self._error or error
         self._wake()
 
+    def drive(self, run: Callable[[], None]) -> None:
+        """From now on the iteration is no task's: `run`, called when there is news, takes it one step further."""
+        self._is_driven, self._run = True, run
+
+    def _on_round(self) -> None:
+        self._is_due = False
+        self._run()
+
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        if self._is_driven:
+            if not self._is_due:
+                self._is_due = True
+                self._round.add(self._on_round)
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def __aiter__(self) -> AsyncIterator[list[tuple[int, RequestOutput]]]:
         while True:
             batch, self._inbox = self._inbox, []
-            self._newest.clear()
+            if self._newest:
+                self._newest = {}
             if batch:
                 yield batch
             elif self._error is not None:
                 raise self._error
             elif not self._open:
                 return
+            elif self._is_driven:
+                await _turn()
             else:
                 self._waiter = asyncio.get_running_loop().create_future()
                 await self._waiter
@@ -150,6 +199,7 @@ class Front:
         self._args = args
         self._watch = watch
         self._model: Model | None = None
+        self._round = Round()
         self._client: EngineClient | None = None
 
     async def start(self) -> None:
@@ -238,7 +288,7 @@ class Front:
 
     def open(self, deliveries: Sequence[Delivery]) -> Flow:
         """Queue what `take` returned, all for one caller. EngineDeadError when the engine is gone for good."""
-        flow = Flow(deliveries, self._abort)
+        flow = Flow(deliveries, self._abort, self._round)
         try:
             for place, delivery in enumerate(deliveries):
                 self.client.add(delivery.taken.request, self._sink(flow, place, delivery))
@@ -255,7 +305,7 @@ class Front:
 
     def _sink(self, flow: Flow, place: int, delivery: Delivery) -> Callable[[SequenceUpdate], None]:
         """What to do with each update of a request."""
-        request_id = delivery.taken.request.request_id
+        request_id, watch = delivery.taken.request.request_id, self._watch
         last_at = 0.0
 
         def sink(update: SequenceUpdate) -> None:
@@ -265,12 +315,13 @@ class Front:
                 if stopped:
                     self.client.abort(request_id, update.index)
                 now = time.monotonic()
-                if self._watch is not None:
-                    self._watch.on_update(delivery, update, now - last_at if last_at else 0.0)
+                if watch is not None:
+                    watch.on_update(delivery, update, now - last_at if last_at else 0.0)
                 last_at = now
-                if delivery.finished and delivery.error is not None:
+                finished = delivery.finished
+                if finished and delivery.error is not None:
                     flow.fail(EngineGenerateError(f"The request failed: {delivery.error}"))
-                flow.put(place, output, delivery.finished)
+                flow.put(place, output, finished)
             except Exception as error:  # why: whatever goes wrong with one text must not reach the others
                 _log.exception("A request's output could not be made.")
                 self.client.abort(request_id)

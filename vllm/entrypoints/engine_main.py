@@ -7,6 +7,7 @@ by: engine.client, as `python -m vllm.entrypoints.engine_main FD`. The process e
 """
 
 import ctypes
+import gc
 import json
 import os
 import queue
@@ -171,6 +172,7 @@ def main(build: Callable[[dict[str, object]], tuple[Engine, Ready]] = build) -> 
     try:
         engine, ready = build(json.loads(sys.stdin.read()))
         child.say(ready)
+        gc.freeze()  # why: torch and the model are a million objects, and a full look at them holds up every step
         child.serve(engine)
     except (BrokenPipeError, ConnectionResetError):
         os._exit(0)  # why: the front has gone, and nobody is left to tell

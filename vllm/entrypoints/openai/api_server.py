@@ -9,6 +9,7 @@ line of its log, and then the exit status is not 0; no child outlives it. Called
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -152,6 +153,7 @@ async def _start(server: "Server", sock: socket.socket) -> None:
     _log.info("Listening on %s, which answers 503 until the engine is ready.", address)
     choose("", server.args.tool_call_parser, server.engine_args.reasoning_parser)  # why: a wrong name ends it at once
     await server.front.start()
+    gc.freeze()  # why: what is there now stays, and a full look at it would hold up every stream for tens of ms
     _log.debug("%s", server.format)
     server.metrics.on_ready(server.front.model.ready)
     docs = "" if server.args.disable_fastapi_docs else f", its description at {address}/docs"

@@ -6,12 +6,13 @@ Does not know: routes, engines. Called by: api_server.
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from vllm.config.server import ServerArgs
+from vllm.entrypoints.openai.stream import PLAIN_SEND
 from vllm.util.log import get_logger
 
 MAX_HEAD = 64 * 2**10
@@ -51,12 +52,17 @@ class HttpServer(uvicorn.Server):
         yield
 
 
-def make_server(app: Any, args: ServerArgs) -> HttpServer:
+def make_server(app: ASGIApp, args: ServerArgs) -> HttpServer:
     """A server for `app`; it gets its listening socket later."""
     _share_log(args.uvicorn_log_level, args.disable_access_log_for_endpoints)
+
+    async def told(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[PLAIN_SEND] = send
+        await app(scope, receive, send)
+
     return HttpServer(
         uvicorn.Config(
-            app,
+            told,
             http=BoundedHttp,
             ws="none",
             lifespan="off",

@@ -5,6 +5,7 @@ the API; the generator is closed in any case. Called by: routes.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,10 +13,13 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from vllm.engine.front import Flow
 from vllm.entrypoints.openai.errors import HttpError, as_http, openai_error
 
 DONE = b"data: [DONE]\n\n"
 KEEP = b": keep-alive\n\n"
+PLAIN_SEND = "vllm.send"
+"""Key of a scope: the server's own `send`; middleware, which only cares for how an answer begins, is not around it."""
 T = TypeVar("T")
 
 
@@ -67,9 +71,14 @@ class EventStream:
                 asked.on_end()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        pump = asyncio.ensure_future(self._pump(send))
+        pump: asyncio.Future[None]
         gone = asyncio.ensure_future(_gone(receive))
         try:
+            if self._asked.flow is not None and not self._asked.keep_alive_s:
+                # its first piece is there
+                pump = _Driven(self._pump(send, scope.get(PLAIN_SEND, send)), self._asked.flow).ended
+            else:
+                pump = asyncio.ensure_future(self._pump(send, send))
             await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in (pump, gone, self._first):
@@ -78,9 +87,9 @@ class EventStream:
             await self._asked.events.aclose()
             self._asked.on_end()
 
-    async def _pump(self, send: Send) -> None:
+    async def _pump(self, begin: Send, send: Send) -> None:
         headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in self.headers.items()]
-        await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
+        await begin({"type": "http.response.start", "status": self.status_code, "headers": headers})
         try:
             await self._send(await self._alive(self._first, send), send)
             if self._asked.keep_alive_s:
@@ -88,7 +97,7 @@ class EventStream:
                     await self._send(piece, send)
             else:
                 async for piece in self._asked.events:
-                    await self._send(piece, send)
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
         except Exception as error:
             await self._send(self._asked.form.failed(as_http(error)), send)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -110,6 +119,45 @@ class EventStream:
             raise
 
 
+class _Driven:
+    """Takes a coroutine on from where the flow's news come in, so that no task has to be woken for each piece.
+
+    It may wait for its flow, and for futures (a socket that is full).
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, None], flow: Flow) -> None:
+        self._work = work
+        self._blocker: asyncio.Future[Any] | None = None
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ended.add_done_callback(self._on_end)
+        flow.drive(self._on_news)
+        self._on_news()
+
+    def _on_news(self) -> None:
+        if self._blocker is not None or self.ended.done():
+            return
+        try:
+            blocker = self._work.send(None)
+        except StopIteration:
+            self.ended.set_result(None)
+        except BaseException as error:
+            self.ended.set_exception(error)
+        else:
+            if blocker is not None:
+                blocker._asyncio_future_blocking = False  # why: that is how a task takes a future over
+                self._blocker = blocker
+                blocker.add_done_callback(self._on_free)
+
+    def _on_free(self, blocker: "asyncio.Future[Any]") -> None:
+        self._blocker = None
+        self._on_news()
+
+    def _on_end(self, ended: "asyncio.Future[None]") -> None:
+        if ended.cancelled():
+            with contextlib.suppress(asyncio.CancelledError, StopIteration):
+                self._work.throw(asyncio.CancelledError())  # why: closing it would leave its generators running
+
+
 @dataclass(slots=True)
 class Stream:
     """What is to be streamed. Its pieces are never empty."""
@@ -119,6 +167,8 @@ class Stream:
     on_end: Callable[[], None]
     form: Form = SSE
     keep_alive_s: float = 0.0
+    flow: Flow | None = None
+    """All that the events wait for, where it is that."""
 
 
 async def _next(events: AsyncGenerator[bytes, None]) -> bytes:

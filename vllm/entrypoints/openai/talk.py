@@ -124,7 +124,7 @@ async def reply(
     """The answer as it was asked for, whole or streamed; None when the client has left."""
     if talk.body.stream:
         keep_alive_s = talk.server.args.sse_keep_alive_interval
-        return await EventStream.begun(request, Stream(events(), headers, talk.close, form, keep_alive_s))
+        return await EventStream.begun(request, Stream(events(), headers, talk.close, form, keep_alive_s, talk.flow))
     try:
         made = await unless_gone(request, whole())
     finally:

@@ -47,7 +47,7 @@ async def answer(request: Request, server: Server) -> Response | EventStream | N
     made = _Answer(body, server, flow, name.name, prompts)
     if body.stream:
         keep_alive_s = server.args.sse_keep_alive_interval
-        stream = Stream(made.events(), headers, flow.close, keep_alive_s=keep_alive_s)
+        stream = Stream(made.events(), headers, flow.close, keep_alive_s=keep_alive_s, flow=flow)
         return await EventStream.begun(request, stream)
     try:
         whole = await unless_gone(request, made.whole())
