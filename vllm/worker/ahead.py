@@ -169,14 +169,18 @@ class AheadRunner(Runner):
     def _choose_now(self, logits: torch.Tensor, rows: np.ndarray, lens: np.ndarray, flight: Flight) -> torch.Tensor:
         """Tokens from logits that are no part of a recorded step, by the device where it can."""
         named, o = rows.tolist(), self._options
-        if not o.hosted.isdisjoint(named):
-            return self._sample_here(logits, rows, lens, flight)
+        hosted = [n for n, row in enumerate(named) if row in o.hosted]
+        if hosted:
+            (at,) = send_all([np.array(hosted)], self._device)
+            untouched = logits[at].float()  # why: what the device does with these lines means nothing
         these, upto = send_all([rows.astype(np.int32), lens.astype(np.int32)], self._device)
         flight.report = o.report(named, logits)
         pick = self._ops.pick if o.asking.isdisjoint(named) else self._ops.pick_any
         tokens: torch.Tensor = pick(logits, these, upto, self._resident.state)
         if flight.report is not None:
             flight.report.start(tokens, self._deterministic)
+        if hosted:
+            self._sample_here(untouched, rows, lens, hosted, at, tokens, flight)
         return tokens
 
     def _asks_prompt(self, planned: np.ndarray) -> bool:
@@ -210,17 +214,26 @@ class AheadRunner(Runner):
             there, who = send_all([at, planned[alone]], self._device)
             batch.token_ids.index_copy_(0, there, self._resident.state.last[who].long())
 
-    def _sample_here(self, logits: torch.Tensor, rows: np.ndarray, lens: np.ndarray, flight: Flight) -> torch.Tensor:
-        """Tokens from the host's sampler, which must know all tokens before them."""
+    def _sample_here(
+        self,
+        logits: torch.Tensor,
+        rows: np.ndarray,
+        lens: np.ndarray,
+        hosted: list[int],
+        at: torch.Tensor,
+        tokens: torch.Tensor,
+        flight: Flight,
+    ) -> None:
+        """Tokens of lines `hosted` from the host's sampler, which must know all tokens before them, in place of the
+        device's. The other lines are not touched: they wait no longer than this takes."""
         for earlier in self._flights:
             self._land(earlier)
-        sampled = self.sampler.sample(logits, Lines(rows.tolist(), lens.tolist(), self._tokens))
-        flight.logprobs, flight.failed = sampled.logprobs, sampled.failed
-        these, upto = send_all([rows, lens.astype(np.int32)], self._device)
+        sampled = self.sampler.sample(logits, Lines(rows[hosted].tolist(), lens[hosted].tolist(), self._tokens))
+        flight.logprobs = {hosted[n]: entry for n, entry in sampled.logprobs.items()}
+        flight.failed = {hosted[n]: why for n, why in sampled.failed.items()}
+        (these,) = send_all([rows[hosted]], self._device)
         self._resident.state.last.index_copy_(0, these, sampled.tokens.to(torch.int32))
-        self._resident.state.computed.index_copy_(0, these, upto)
-        self._options.drawn(these, sampled.tokens)
-        return sampled.tokens
+        tokens.index_copy_(0, at, sampled.tokens.to(tokens.dtype))
 
     def _fly(self, flight: Flight, rows: np.ndarray, lens: np.ndarray, tokens: torch.Tensor) -> None:
         """The tokens are on their way; `rows` take part in the next step without them."""
@@ -239,7 +252,7 @@ class AheadRunner(Runner):
             return
         flight.tokens, flight.coming = flight.coming.wait().numpy(), None
         if flight.report is not None:
-            flight.logprobs = flight.report.finish()
+            flight.logprobs |= flight.report.finish()
         rows, known = flight.rows, self.rows
         same = (known.seq_ids[rows] == flight.seq_ids) & (known.epochs[rows] == flight.epochs)
         known.tokens[rows[same], flight.lens[same]] = flight.tokens[same]

@@ -138,11 +138,6 @@ class Options:
         prompt = self._ids(np.unique(ids[: o.prompt_len]))
         line.index_add_(0, prompt, torch.full_like(prompt, SEEN, dtype=torch.int16))
 
-    def drawn(self, rows: torch.Tensor, tokens: torch.Tensor) -> None:
-        """The host has chosen tokens [N] for rows [N]; those with penalties count them."""
-        slots = self.state.count_slot[rows].long()
-        self.state.counts[slots, tokens] += (slots > 0).to(torch.int16)
-
     def report(self, rows: list[int], logits: torch.Tensor) -> Report | None:
         """Keeps what the model said about lines that are reported, before options change it."""
         lines = [n for n, row in enumerate(rows) if row in self.reported]

@@ -10,6 +10,7 @@ import inspect
 import time
 import uuid
 from collections.abc import Callable, Coroutine
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -64,7 +65,7 @@ def make_app(server: Server) -> Starlette:
                 allow_headers=list(args.allowed_headers),
             )
         )
-    server.api = document(doors, has_keys=bool(args.api_key))
+    server.api = cache(lambda: document(doors, has_keys=bool(args.api_key)))  # why: the engine need not wait for it
     handlers: Any = {404: _missing, 405: _missing}
     return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
 

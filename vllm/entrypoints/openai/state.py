@@ -6,6 +6,7 @@ Called by: app makes it, routes read it.
 import hashlib
 import hmac
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
@@ -56,8 +57,8 @@ class Server:
     _structured: StructuredOutput | None = None
     _fingerprint: str = ""
     _told: set[str] = field(default_factory=set)
-    api: dict[str, Any] = field(default_factory=dict)
-    """The OpenAPI document."""
+    api: Callable[[], dict[str, Any]] = dict
+    """Makes the OpenAPI document."""
 
     def __post_init__(self) -> None:
         self.open = OpenRequests(RequestLog(self.engine_args, self.args), self.traces)

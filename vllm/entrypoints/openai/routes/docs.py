@@ -20,4 +20,4 @@ async def answer(request: Request, server: Server) -> Response:
     if server.args.disable_fastapi_docs:
         raise HttpError(404, "There is no such route.")
     headers = {"content-security-policy": CSP, "x-content-type-options": "nosniff"}
-    return HTMLResponse(page(server.api), headers=headers)
+    return HTMLResponse(page(server.api()), headers=headers)

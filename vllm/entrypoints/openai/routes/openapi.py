@@ -18,4 +18,4 @@ async def answer(request: Request, server: Server) -> Response:
     """The OpenAPI document."""
     if server.args.disable_fastapi_docs:
         raise HttpError(404, "There is no such route.")
-    return JSONResponse(server.api)
+    return JSONResponse(server.api())
