@@ -15,11 +15,20 @@ import torch
 
 from vllm.ops.draw import noise_keys
 from vllm.ops.table import Kernels
+from vllm.platforms.base import platform_of
 from vllm.protocol.step import RowOpen
 from vllm.sampling.lines import Lines, Sampled, Stage
 from vllm.sampling.logprobs import report
 from vllm.sampling.stages import make_stages
 from vllm.sampling.truncate import first_count, truncate
+
+NO_TOKEN = -1
+NOTHING_LEFT = "the request's options leave no token to choose from"
+
+
+def _sent(x: np.ndarray, device: torch.device) -> torch.Tensor:
+    """On the device, without waiting for what it does now."""
+    return platform_of(device).send(torch.from_numpy(x), device.index or 0)
 
 
 class Sampler:
@@ -68,13 +77,16 @@ class Sampler:
         """The stages that the row asked for."""
         return [self._stages[i] for i in self._by_row.get(row, ())]
 
-    def sample(self, logits: torch.Tensor, lines: Lines) -> Sampled:
-        """Choose a token for each line of logits [N, V] float32, which are overwritten."""
+    def sample(self, logits: torch.Tensor, lines: Lines, waits: bool = True) -> Sampled:
+        """Choose a token for each line of logits [N, V] float32, which are overwritten.
+
+        Not `waits`: nothing is asked of the device, and a line whose options leave no token gets the token -1.
+        """
         failed: dict[int, str] = {}
         reported = [n for n, row in enumerate(lines.rows) if row in self._logprobs] if self._logprobs else []
-        untouched = self._before_stages(logits, reported)
+        untouched, dead = self._before_stages(logits, reported), None
         if self._by_row:
-            self._run_stages(logits, lines, failed)
+            dead = self._run_stages(logits, lines, failed, waits)
         rows = np.array(lines.rows)
         temperature = self._temperature[rows]
         random = np.flatnonzero(temperature > 0)
@@ -84,7 +96,7 @@ class Sampler:
             tokens = self._random(logits, rows, np.array(lines.lens), reported)
         else:
             tokens = logits.argmax(-1)
-            where = torch.from_numpy(random).to(logits.device)
+            where = _sent(random, logits.device)
             part = logits[where]
             tokens[where] = self._random(part, rows[random], np.array(lines.lens)[random], reported)
             if reported and not self._raw:
@@ -92,6 +104,8 @@ class Sampler:
         out = Sampled(tokens, failed=failed)
         if reported:
             self._report(out, logits if untouched is None else untouched, tokens, lines, reported)
+        if dead is not None:
+            out.tokens = torch.where(dead, NO_TOKEN, tokens)
         return out
 
     def _before_stages(self, logits: torch.Tensor, reported: list[int]) -> torch.Tensor | None:
@@ -100,7 +114,10 @@ class Sampler:
             return None
         return logits[reported].clone()
 
-    def _run_stages(self, logits: torch.Tensor, lines: Lines, failed: dict[int, str]) -> None:
+    def _run_stages(
+        self, logits: torch.Tensor, lines: Lines, failed: dict[int, str], waits: bool
+    ) -> torch.Tensor | None:
+        """Which lines have no token left is found out here, or (not `waits`) what comes back says it."""
         which: dict[int, list[int]] = {}
         for n, row in enumerate(lines.rows):
             for i in self._by_row.get(row, ()):
@@ -112,16 +129,21 @@ class Sampler:
                 except Exception as error:  # why: one request's options must not end the step of all others
                     failed[n] = f"{type(self._stages[i]).__name__} failed with {type(error).__name__}: {error}"
         for n in {n for mine in which.values() for n in mine}:
-            if n not in failed and not bool(logits[n].max() > float("-inf")):
-                failed[n] = "the request's options leave no token to choose from"
+            if waits and n not in failed and not bool(logits[n].max() > float("-inf")):
+                failed[n] = NOTHING_LEFT
             if n in failed:
                 logits[n] = 0.0
+        if waits:
+            return None
+        dead = ~(logits.amax(-1) > float("-inf"))
+        logits.masked_fill_(dead[:, None], 0.0)
+        return dead
 
     def _random(self, logits: torch.Tensor, rows: np.ndarray, lens: np.ndarray, reported: list[int]) -> torch.Tensor:
         """Tokens of lines with a temperature. `logits` become the processed ones where they are to be reported."""
         device = logits.device
-        logits.div_(torch.from_numpy(self._temperature[rows]).to(device)[:, None])
-        keys = noise_keys(torch.from_numpy(self._seed[rows]).to(device), torch.from_numpy(lens).to(device))
+        logits.div_(_sent(self._temperature[rows], device)[:, None])
+        keys = noise_keys(_sent(self._seed[rows], device), _sent(lens, device))
         top_k, top_p, min_p = self._top_k[rows], self._top_p[rows], self._min_p[rows]
         cut = (top_k > 0) | (top_p < 1) | (min_p > 0)
         if not cut.any():

@@ -1,6 +1,7 @@
 """A runner that gives steps to the device and looks at their tokens later, so that one may be given while one runs.
 
     submit   changes ─▶ one token per row: Decodes over resident rows      ┐
+                     ─▶ a few chunks beside decodes: Mixed                 │
                      ─▶ anything else: a gathered batch                    ├─▶ tokens on their way ─▶ flight
                         `pick`, `pick_any`, or the sampler on the host     ┘   (options.py says which)
     collect  waits for the oldest flight
@@ -21,7 +22,6 @@ import numpy as np
 import torch
 
 from vllm.layers.build import Model
-from vllm.ops.batch import Batch
 from vllm.ops.rows import FORBIDDEN
 from vllm.ops.table import Kernels
 from vllm.platforms.base import Fetched, platform_of
@@ -29,9 +29,12 @@ from vllm.protocol.kv import KVPlan
 from vllm.protocol.plan import WorkerPlan
 from vllm.protocol.step import RowOpen, StepPlan, StepResult, TokenLogprobs
 from vllm.sampling.lines import Head, Lines, Stage
+from vllm.sampling.sampler import NO_TOKEN, NOTHING_LEFT
 from vllm.sampling.stages.min_tokens import held_ids
+from vllm.util import env
 from vllm.worker.batch import gather, send_all
 from vllm.worker.graphs import BUCKETS, Decodes, End
+from vllm.worker.mixed import Mixed
 from vllm.worker.options import Report
 from vllm.worker.resident import Resident
 from vllm.worker.runner import Runner
@@ -72,14 +75,17 @@ class AheadRunner(Runner):
         kv_plan: KVPlan,
         extra_stages: Iterable[Stage | Head] = (),
         record: bool = True,
+        record_chunks: bool | None = None,
     ) -> None:
-        """`record`: decode steps become graphs."""
+        """`record`: decode steps become graphs; `record_chunks`: also those with chunks of prompts beside them."""
         super().__init__(model, slabs, ops, worker_plan, kv_plan, extra_stages=extra_stages)
         with torch.inference_mode():
             mode = worker_plan.logprobs_mode
             self._resident = Resident(self.rows, self._device, BUCKETS[-1], model.vocab, mode)
             max_len = worker_plan.max_model_len
             self._decodes = Decodes(model, ops, self._resident, self._device, max_len, record)
+        chunks = record and (env.flag("VLLM_RECORD_CHUNKS") if record_chunks is None else record_chunks)
+        self._mixed = Mixed(model, self.rows, self._device, max_len) if chunks else None
         self._ops, self._platform = ops, platform_of(self._device)
         self._options = self._resident.options
         self._flights: deque[Flight] = deque()
@@ -191,9 +197,13 @@ class AheadRunner(Runner):
     def _any_step(self, plan: StepPlan, planned: np.ndarray, num_query: np.ndarray, flight: Flight) -> None:
         """Any number of tokens for each row, from a batch that the host gathers."""
         self._resident.flush()
-        batch = gather(self.rows, planned, num_query, self._device)
-        self._fill_unknown(batch, planned, num_query)
-        hidden = self.model(batch)
+        size, hidden = None if self._mixed is None else self._mixed.size(num_query), None
+        if self._mixed is not None and size is not None:
+            hidden = self._mixed.run(size, planned, num_query, lambda ids: self._fill_unknown(ids, planned, num_query))
+        if hidden is None:
+            batch = gather(self.rows, planned, num_query, self._device)
+            self._fill_unknown(batch.token_ids, planned, num_query)
+            hidden = self.model(batch)
         self._show(planned, num_query, hidden, flight.result)
         picked = self._picked(plan, planned, num_query)
         if not picked.rows:
@@ -205,14 +215,14 @@ class AheadRunner(Runner):
         logits = self.model.logits(hidden[at], wide=not plain)
         self._fly(flight, rows, lens, self._choose_now(logits, rows, lens, flight))
 
-    def _fill_unknown(self, batch: Batch, planned: np.ndarray, num_query: np.ndarray) -> None:
+    def _fill_unknown(self, token_ids: torch.Tensor, planned: np.ndarray, num_query: np.ndarray) -> None:
         """Tokens that only the device knows; each is the only one of its row."""
         newest = self.rows.tokens[planned, self.rows.computed[planned]]
         alone = np.flatnonzero((num_query == 1) & (newest == _UNKNOWN))
         if alone.size:
             at = (np.cumsum(num_query) - num_query)[alone]
             there, who = send_all([at, planned[alone]], self._device)
-            batch.token_ids.index_copy_(0, there, self._resident.state.last[who].long())
+            token_ids.index_copy_(0, there, self._resident.state.last[who].long())
 
     def _sample_here(
         self,
@@ -228,11 +238,12 @@ class AheadRunner(Runner):
         device's. The other lines are not touched: they wait no longer than this takes."""
         for earlier in self._flights:
             self._land(earlier)
-        sampled = self.sampler.sample(logits, Lines(rows[hosted].tolist(), lens[hosted].tolist(), self._tokens))
+        lines = Lines(rows[hosted].tolist(), lens[hosted].tolist(), self._tokens)
+        sampled = self.sampler.sample(logits, lines, waits=False)
         flight.logprobs = {hosted[n]: entry for n, entry in sampled.logprobs.items()}
         flight.failed = {hosted[n]: why for n, why in sampled.failed.items()}
         (these,) = send_all([rows[hosted]], self._device)
-        self._resident.state.last.index_copy_(0, these, sampled.tokens.to(torch.int32))
+        self._resident.state.last.index_copy_(0, these, sampled.tokens.clamp(min=0).to(torch.int32))
         tokens.index_copy_(0, at, sampled.tokens.to(tokens.dtype))
 
     def _fly(self, flight: Flight, rows: np.ndarray, lens: np.ndarray, tokens: torch.Tensor) -> None:
@@ -254,5 +265,7 @@ class AheadRunner(Runner):
         if flight.report is not None:
             flight.logprobs |= flight.report.finish()
         rows, known = flight.rows, self.rows
+        for n in np.flatnonzero(flight.tokens == NO_TOKEN).tolist():
+            flight.failed.setdefault(n, NOTHING_LEFT)
         same = (known.seq_ids[rows] == flight.seq_ids) & (known.epochs[rows] == flight.epochs)
         known.tokens[rows[same], flight.lens[same]] = flight.tokens[same]

@@ -16,8 +16,9 @@ from vllm.util.arith import cdiv
 from vllm.worker.rows import Rows
 
 
-def gather(rows: Rows, planned: np.ndarray, num_query: np.ndarray, device: torch.device) -> Batch:
-    """The batch of `planned` rows [S] with `num_query` tokens each (all >= 1)."""
+def gather_here(rows: Rows, planned: np.ndarray, num_query: np.ndarray) -> list[np.ndarray]:
+    """Token ids, positions, first token of each sequence, lengths, and slots and block tables of every group: of
+    `planned` rows [S] with `num_query` tokens each (all >= 1)."""
     context = rows.computed[planned]
     seq_lens = context + num_query
     starts = np.zeros(len(planned) + 1, np.int32)
@@ -34,6 +35,13 @@ def gather(rows: Rows, planned: np.ndarray, num_query: np.ndarray, device: torch
     arrays = [rows.tokens[row_of, positions].astype(np.int64), positions, starts, seq_lens.astype(np.int32)]
     for group in range(len(rows.tables)):
         arrays += _group(rows, group, planned, row_of, positions, max_seq_len)
+    return arrays
+
+
+def gather(rows: Rows, planned: np.ndarray, num_query: np.ndarray, device: torch.device) -> Batch:
+    """The batch of these rows and numbers of tokens."""
+    arrays = gather_here(rows, planned, num_query)
+    seq_lens = arrays[3]
     token_ids, at, query_start, lens, *groups = send_all(arrays, device)
     return Batch(
         token_ids=token_ids,
@@ -41,10 +49,10 @@ def gather(rows: Rows, planned: np.ndarray, num_query: np.ndarray, device: torch
         query_start=query_start,
         seq_lens=lens,
         groups=[GroupBatch(*groups[2 * g : 2 * g + 2], size) for g, size in enumerate(rows.block_sizes)],
-        num_tokens=total,
+        num_tokens=len(arrays[0]),
         num_seqs=len(planned),
-        max_query_len=longest,
-        max_seq_len=max_seq_len,
+        max_query_len=int(num_query.max()),
+        max_seq_len=int(seq_lens.max()),
         query_lens=num_query.tolist(),
         host_seq_lens=seq_lens.tolist(),
     )

@@ -66,7 +66,9 @@ def make_engine(name: str, num_blocks: int, budget: int, rows: int, ahead: bool,
     )
     runner = make_runner(decoder, on_device(random_weights(decoder)), worker, kv_plan)
     if ahead:
-        runner = AheadRunner(runner.model, runner.slabs, runner.sampler._ops, worker, kv_plan, record=record)
+        runner = AheadRunner(
+            runner.model, runner.slabs, runner.sampler._ops, worker, kv_plan, record=record, record_chunks=record
+        )
     else:
         runner = Runner(runner.model, runner.slabs, runner.sampler._ops, worker, kv_plan)
     return Engine(SchedulerPlan(rows, budget, 128, run_ahead=int(ahead)), kv_plan, LocalExecutor.of(runner))

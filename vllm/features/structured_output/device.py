@@ -80,6 +80,7 @@ class GrammarStage:
             line.masked_fill_(torch.from_numpy(bits == 0), float("-inf"))
             return
         there = mask.to(line.device, non_blocking=True)
-        shifts = self._shifts.to(line.device)
-        bits_there = (there[:, None] >> shifts) & 1
+        if self._shifts.device != line.device:
+            self._shifts = self._shifts.to(line.device)  # why: once, for it waits for all that the device has to do
+        bits_there = (there[:, None] >> self._shifts) & 1
         line.masked_fill_(bits_there.flatten()[: line.shape[0]] == 0, float("-inf"))
