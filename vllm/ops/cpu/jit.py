@@ -29,6 +29,8 @@ LISTENING = threading.Lock()
 """Held by whoever sets `listener`."""
 listener: Callable[[int, list[Any], tuple[Any, ...], bool], bool] | None = None
 """Told of every call (body, types and values of arguments, alone?); whether that is all that is to happen."""
+listening = 0
+"""The thread that it was set for; steps of other threads are none of its business."""
 SMALL = 1 << 14
 """Elements that one thread is done with before another has noticed."""
 
@@ -177,9 +179,10 @@ class Kernel:
 @contextmanager
 def rehearsal() -> Iterator[None]:
     """Kernels that this thread calls are compiled, and not run; no step is recorded meanwhile."""
-    global listener
+    global listener, listening
     me = threading.get_ident()
     with LISTENING:
+        listening = me
         listener = lambda *_: threading.get_ident() == me  # noqa: E731
         try:
             yield

@@ -112,7 +112,7 @@ class Recorder:
         """(result, tape) of a step; all but `inputs` is the same in every run. Raises CannotRecord."""
         with jit.LISTENING:
             watch = _Watch(self._pool, inputs)
-            jit.listener = watch.call
+            jit.listening, jit.listener = threading.get_ident(), watch.call
             try:
                 with _Looks(), watch:
                     out = step()
