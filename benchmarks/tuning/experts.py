@@ -74,8 +74,7 @@ class Load:
 
 
 ALONE = [
-    *(Tile(16, 256, 4, 4), Tile(16, 256, 4, 6), Tile(16, 256, 4, 10), Tile(8, 256, 4, 6), Tile(8, 256, 2, 8)),
-    *(Tile(16, 128, 4, 8), Tile(32, 256, 4, 4), Tile(32, 256, 4, 6), Tile(32, 128, 4, 8), Tile(16, 256, 8, 8)),
+    *(Tile(bn, 0, warps, 1) for bn in (1, 2, 4, 8) for warps in (4, 8)),
 ]
 
 

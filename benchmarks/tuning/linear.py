@@ -1,4 +1,6 @@
-"""`python -m benchmarks.tuning.linear [OUT.json] [SHAPE | ROWS ...]`: time `few` over tiles, keep the best.
+"""`python -m benchmarks.tuning.linear [OUT.json] [e4m3] [SHAPE | ROWS ...]`: time `few` over tiles, keep the best.
+
+`e4m3`: weights in 8 bits, beside the kernel that serves where nothing is folded.
 
 Every candidate is compiled and compared with the library by a pool of processes, then timed alone: a graph of calls
 over copies of the weight that together exceed the second-level cache, microseconds a call. Writes
@@ -17,9 +19,12 @@ import torch.nn.functional as F
 
 from benchmarks.tuning.timing import in_graph
 from vllm.ops.fold import Folded
+from vllm.ops.linear_fp8 import Fp8Weight, linear_fp8, quantize_weight
+from vllm.ops.quantize import Intake, quantize
 from vllm.ops.triton import linear as room
+from vllm.ops.triton.linear_fp8 import linear_fp8_triton
 from vllm.ops.triton.tiles import Tile
-from vllm.ops.triton.tiles_sm90 import TILES
+from vllm.ops.triton.tiles_sm90 import TILES, TILES_E4M3
 
 SHAPES = {
     "8b.qkv": (6144, 4096, "in"), "8b.o": (4096, 4096, "add"), "8b.up": (28672, 4096, "act"),
@@ -33,18 +38,21 @@ _LARGER_THAN_CACHE = 200 << 20
 TABLE = Path(room.__file__).with_name("tiles_sm90.py")
 
 
-def candidates(outputs: int, inputs: int, kind: str, rows: int) -> list[Tile]:
+def candidates(outputs: int, inputs: int, kind: str, rows: int, small: bool) -> list[Tile]:
     """Tiles worth trying."""
     found, wide = [], outputs // 2 if kind == "act" else outputs
     if rows <= 2:
         for bn in (2, 4, 8, 16):
             for warps in (4, 8):
                 each = bn * inputs * (2 if kind == "act" else 1) // (32 * warps)
-                if 32 <= each <= 256:
+                if 32 <= each <= (512 if small else 256):
                     found.append(Tile(bn, inputs, 1, 1, warps, "lone"))
-        return found
+        if not small:
+            return found
     sides = [(64, 128, "hopper"), (64, 64, "hopper"), (128, 64, "hopper"), (128, 128, "hopper")]
-    if wide * inputs <= 1 << 23 and rows <= 32:
+    if small:
+        sides = [(64, 128, "hopper"), (64, 256, "hopper"), (128, 128, "hopper")]
+    elif wide * inputs <= 1 << 23 and rows <= 32:
         sides += [(32, 128, "plain"), (64, 256, "hopper"), (16, 256, "plain")]
     for bn, bk, way in sides:
         tiles, fits = wide // bn, []
@@ -53,8 +61,8 @@ def candidates(outputs: int, inputs: int, kind: str, rows: int) -> list[Tile]:
                 fits.append(splits)
         fits = sorted(fits, key=lambda s: abs(tiles * s - 190))[:2]
         for splits in fits:
-            each = (bn * (2 if kind == "act" else 1) + max(8, rows)) * bk * 2
-            for budget in (104 << 10, 208 << 10):
+            each = (bn * (2 if kind == "act" else 1) * (1 if small else 2) + max(8, rows) * 2) * bk
+            for budget in (68 << 10, 104 << 10, 208 << 10)[0 if small else 1 :]:
                 stages = min(budget // each, inputs // splits // bk + (way == "plain"), 12 if way == "hopper" else 8)
                 if stages >= 2:
                     found.append(Tile(bn, bk, splits, stages, 8 if bn == 128 and rows >= 128 else 4, way))
@@ -64,45 +72,48 @@ def candidates(outputs: int, inputs: int, kind: str, rows: int) -> list[Tile]:
 class Call:
     """One shape with as many rows."""
 
-    def __init__(self, outputs: int, inputs: int, kind: str, rows: int, copies: int) -> None:
-        self.kind, self.wide = kind, outputs // 2 if kind == "act" else outputs
+    def __init__(self, outputs: int, inputs: int, kind: str, rows: int, copies: int, small: bool) -> None:
+        self.kind, self.wide, self.small = kind, outputs // 2 if kind == "act" else outputs, small
         self.weights = [torch.randn(outputs, inputs, device="cuda", dtype=torch.bfloat16) for _ in range(copies)]
+        if small:
+            self.weights = [Fp8Weight(*quantize_weight(w), Intake()) for w in self.weights]
         self.x = torch.randn(rows, inputs, device="cuda", dtype=torch.bfloat16)
+        self.shrunk = quantize(self.x, Intake())
         shares = inputs // (64 if rows > 2 else 8)
         self.sums = torch.full((shares, rows), inputs / shares, device="cuda")
         self.hidden = torch.zeros(rows, outputs, device="cuda", dtype=torch.bfloat16)
         self.norm = torch.ones(outputs, device="cuda")
 
     def ours(self, i: int, tile: Tile) -> torch.Tensor:
+        weight, rates = room._parts(self.weights[i])
         if self.kind == "add":
             sums = torch.empty(-(-self.wide // tile.bn), self.x.shape[0], device="cuda")
             return room.few(
-                self.x,
-                self.weights[i],
-                tile,
-                out=self.hidden,
+                self.x, weight, tile, rates=rates, out=self.hidden,
                 following=(self.norm, torch.empty_like(self.hidden), sums),
-            )
+            )  # fmt: skip
         return room.few(
-            self.x, self.weights[i], tile, folded=Folded(self.x, self.x, self.sums), eps=1e-6, act=self.kind == "act"
-        )
+            self.x, weight, tile, rates=rates, folded=Folded(self.x, self.x, self.sums), eps=1e-6,
+            act=self.kind == "act",
+        )  # fmt: skip
 
     def library(self, i: int) -> torch.Tensor:
-        return F.linear(self.x, self.weights[i])
+        packed = self.weights[i]
+        return linear_fp8_triton(self.shrunk, packed) if self.small else F.linear(self.x, packed)
 
-    def want(self, weight: torch.Tensor) -> torch.Tensor:
-        y = F.linear(self.x.float(), weight.float())
+    def want(self, packed: torch.Tensor | Fp8Weight) -> torch.Tensor:
+        y = linear_fp8(self.shrunk, packed).float() if self.small else F.linear(self.x.float(), packed.float())
         if self.kind != "act":
             return y
         gate, up = y.bfloat16().float().chunk(2, -1)
         return F.silu(gate) * up
 
 
-def check(job: tuple[int, int, str, int, Tile]) -> float:
+def check(job: tuple[int, int, str, int, Tile, bool]) -> float:
     """Compile one candidate; its error relative to the largest value. NaN: it cannot run."""
-    outputs, inputs, kind, rows, tile = job
+    outputs, inputs, kind, rows, tile, small = job
     torch.manual_seed(0)
-    call = Call(outputs, inputs, kind, rows, 1)
+    call = Call(outputs, inputs, kind, rows, 1, small)
     try:
         got = call.ours(0, tile).float()
         want = call.want(call.weights[0])
@@ -115,35 +126,47 @@ def check(job: tuple[int, int, str, int, Tile]) -> float:
 def main(names: list[str]) -> None:
     """Tune the shapes of `names`, or all."""
     out = names.pop(0) if names and names[0].endswith(".json") else ""
+    small = "e4m3" in names
+    names = [n for n in names if n != "e4m3"]
     wanted = [int(n) for n in names if n.isdigit()] or ROWS
     names = [n for n in names if not n.isdigit()] or list(SHAPES)
     jobs = [
-        (*SHAPES[name], rows, tile) for name in names for rows in wanted for tile in candidates(*SHAPES[name], rows)
+        (*SHAPES[name], rows, tile, small)
+        for name in names
+        for rows in wanted
+        for tile in candidates(*SHAPES[name], rows, small)
     ]
     with multiprocessing.get_context("spawn").Pool(14) as pool:
         errors = dict(zip(jobs, pool.map(check, jobs, chunksize=2), strict=True))
-    report, table = [], dict(TILES)
+    report, both = [], [dict(TILES), dict(TILES_E4M3)]
+    table, size = both[small], 1 if small else 2
     for name in names:
         outputs, inputs, kind = SHAPES[name]
         for rows in wanted:
-            call = Call(outputs, inputs, kind, rows, max(2, -(-_LARGER_THAN_CACHE // (outputs * inputs * 2))))
-            library = in_graph(call.library, len(call.weights))
+            copies = max(2, -(-_LARGER_THAN_CACHE // (outputs * inputs * size)))
+            call = Call(outputs, inputs, kind, rows, copies, small)
+            library = in_graph(call.library, copies)
             times = []
-            for tile in candidates(outputs, inputs, kind, rows):
-                error = errors[outputs, inputs, kind, rows, tile]
-                if not error < 0.02:
+            for tile in candidates(outputs, inputs, kind, rows, small):
+                error = errors[outputs, inputs, kind, rows, tile, small]
+                if not error < (0.06 if small else 0.02):  # why: inputs are shrunk in other groups
                     print(f"{name} {rows} {tile}: error {error}")
                     continue
-                times.append((in_graph(partial(call.ours, tile=tile), len(call.weights)), tile))
+                times.append((in_graph(partial(call.ours, tile=tile), copies), tile))
             times.sort(key=lambda one: one[0])
             best, tile = times[0]
-            floor = outputs * inputs * 2 / 4.375e6
-            table[outputs, inputs, kind == "act", rows] = (*astuple(tile), round(best, 1), round(library, 1))
+            floor = outputs * inputs * size / 4.375e6
+            key = outputs, inputs, kind == "act"
+            if rows > 2 or best < table.get((*key, 8), (best + 1.0, 0))[-2]:
+                table[*key, rows] = (*astuple(tile), round(best, 1), round(library, 1))
             print(f"{name} {rows}: {tile} {best:.1f} us, library {library:.1f}, floor {floor:.1f}", flush=True)
             report.append([name, rows, library, floor, [(t, *astuple(c)) for t, c in times]])
-    head, _, tail = TABLE.read_text().partition("= {")
-    lines = "".join(f"    {key}: {value},\n" for key, value in sorted(table.items())).replace("'", '"')
-    TABLE.write_text(head + "= {\n" + lines + "}" + tail[tail.index("}") + 1 :])
+    text = TABLE.read_text()
+    text = text[: text.index("TILES: Times")]
+    for name, one in zip(("TILES", "TILES_E4M3"), both, strict=True):
+        lines = "".join(f"    {key}: {value},\n" for key, value in sorted(one.items())).replace("'", '"')
+        text += f"{name}: Times = {{\n{lines}}}\n"
+    TABLE.write_text(text)
     if out:
         Path(out).write_text(json.dumps(report))
 

@@ -9,6 +9,8 @@ import torch
 from tests.kernels.triton_here import DEVICE
 from vllm.ops.fold import CASES, Folded, fold, folded_linear, folded_linear_mul, linear_fold
 from vllm.ops.linear import linear
+from vllm.ops.linear_fp8 import Fp8Weight, quantize_weight, restore_weight
+from vllm.ops.quantize import Intake
 from vllm.ops.triton.linear import (
     few,
     fold_triton,
@@ -17,6 +19,7 @@ from vllm.ops.triton.linear import (
     linear_fold_triton,
     linear_triton,
 )
+from vllm.ops.triton.linear_hopper import HAS_COPY_ENGINE
 from vllm.ops.triton.tiles import Tile, most_rows, tile_of
 
 pytestmark = [pytest.mark.gpu_too, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -107,4 +110,38 @@ def test_who_does_what():
     assert tile_of(28672, 4096, 300) is None and tile_of(28672, 4096, 32, must=True, act=True) is not None
     large = [(6144, 4096, False), (4096, 4096, False), (28672, 4096, True), (4096, 14336, False)]
     small = [(4096, 1024, False), (1024, 2048, False), (6144, 1024, True), (1024, 3072, False)]
-    assert most_rows(large) == 64 and most_rows(small) == 32 and most_rows([(99, 64, False)]) == 32
+    assert most_rows([(*m, False) for m in large]) == 64 and most_rows([(*m, False) for m in small]) == 32
+    assert most_rows([(99, 64, False, False)]) == most_rows([(99, 64, False, True)]) == 32
+
+
+@pytest.mark.skipif(DEVICE == "cuda" and torch.cuda.get_device_capability() < (8, 9), reason="no e4m3")
+@pytest.mark.parametrize("case", [(1, 512, 96), (1, 384, 128), (5, 512, 128), (20, 1024, 256), (40, 768, 192)], ids=str)
+@pytest.mark.parametrize("way", ["lone", "plain", "hopper"])
+def test_e4m3_weights(way, case):
+    """Folded maps whose weights have 8 bits and a scale per row."""
+    torch.manual_seed(0)
+    rows, inputs, outputs = case
+    dtype = DTYPES[0]
+    if (way == "lone" and rows > 2) or (way == "hopper" and outputs % 128):
+        pytest.skip("is not asked for such")
+    tile = {
+        "lone": Tile(4, inputs, 1, 1, 4, "lone"),
+        "plain": Tile(32, 64, 3, 2),
+        "hopper": Tile(64, 128, 2 if inputs % 256 == 0 else 1, 3, 4, "hopper"),
+    }[way]
+    h, b = random(rows, inputs, dtype=dtype), random(outputs, dtype=dtype)
+    packed = Fp8Weight(*quantize_weight(random(outputs, inputs, dtype=dtype) / 8), Intake())
+    f = fold(h, torch.rand(inputs, device=DEVICE) + 0.5)
+    with_rates, tol = {"rates": packed.scale, "tile": tile}, 2e-2
+    # why: only the kernel with the copy engine shrinks its inputs, and rounds them once where the reference does twice
+    stored = packed if way == "hopper" and HAS_COPY_ENGINE else restore_weight(packed.data_OE, packed.scale).to(dtype)
+    got = few(f.scaled, packed.data_OE, bias=b, folded=f, eps=1e-5, **with_rates)
+    close(got, folded_linear(f, 1e-5, stored, b), tol)
+    got = few(f.scaled, packed.data_OE, folded=f, eps=1e-5, act=True, **with_rates)
+    close(got, folded_linear_mul(f, 1e-5, stored), 3 * tol)
+    stream, after = random(rows, outputs, dtype=dtype), torch.rand(outputs, device=DEVICE) + 0.5
+    want = linear_fold(h, stored, stream.clone(), after)
+    scaled, sums = torch.empty_like(stream), torch.empty(-(-outputs // tile.bn), rows, device=DEVICE)
+    few(h, packed.data_OE, out=stream, following=(after, scaled, sums), **with_rates)
+    for mine, theirs in ((stream, want.hidden), (scaled, want.scaled), (sums.sum(0), want.squares.sum(0))):
+        close(mine, theirs, tol)

@@ -4,9 +4,19 @@ import pytest
 import torch
 
 from tests.kernels.triton_here import DEVICE, DTYPES
+from vllm.ops.fold import Folded, fold, folded_choose, folded_experts, linear_mul
 from vllm.ops.moe import CASES, choose, experts, route
-from vllm.ops.triton import moe_sort
-from vllm.ops.triton.moe import _hopper, by_hopper, choose_triton, experts_triton, grouped
+from vllm.ops.triton import linear_mul as multiplied
+from vllm.ops.triton import moe, moe_sort
+from vllm.ops.triton.moe import (
+    by_hopper,
+    choose_triton,
+    experts_triton,
+    folded_choose_triton,
+    folded_experts_triton,
+    grouped,
+    hopper_products,
+)
 from vllm.ops.triton.moe_sort import sort
 from vllm.ops.triton.moe_tiles import Tile, Tiles
 
@@ -16,6 +26,11 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 def rand(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(shape, device=DEVICE).to(dtype)
+
+
+def close(got: torch.Tensor, want: torch.Tensor, tol: float) -> None:
+    error = (got.double() - want.double()).abs().max() / want.double().abs().max()
+    assert got.shape == want.shape and error <= tol, f"{error:.2e}"
 
 
 @dtypes
@@ -62,7 +77,7 @@ def test_sorting(case, few, monkeypatch):
     assert got[: len(want)] == want and all(b == [-1, 0, 0] for b in got[len(want) :])
 
 
-ALONE = Tiles(16, Tile(32, 32, 4, 2), Tile(16, 64, 4, 2), rows_alone=1 << 20)
+ALONE = Tiles(16, Tile(32, 32, 4, 2), Tile(4, 0, 4, 1), rows_alone=1 << 20)
 SORTED = Tiles(16, Tile(32, 32, 4, 2), Tile(64, 16, 4, 2))
 TURNED = Tiles(16, Tile(64, 32, 4, 2, True), Tile(64, 32, 4, 2, True))
 
@@ -85,6 +100,32 @@ def test_experts(case, z, act, dtype):
     assert got.dtype == want.dtype
     error = (got.double() - want.double()).abs().max() / want.double().abs().max()
     assert error <= experts.tol.of(dtype), f"{error:.2e}"
+
+
+@pytest.mark.parametrize("z", [ALONE, SORTED, TURNED], ids=["alone", "sorted", "turned"])
+@pytest.mark.parametrize("act", ["silu", "plain gelu_tanh"])
+@pytest.mark.parametrize("tokens", [1, 9])
+def test_folded_experts(tokens, act, z, monkeypatch):
+    """Norms around the experts folded into their kernels."""
+    torch.manual_seed(0)
+    dtype, width, num, inter, top_k = DTYPES[min(1, len(DTYPES) - 1)], 72, 6, 24, 3
+    monkeypatch.setattr(moe, "tiles", lambda *_: z)
+    parts = 1 if act.startswith("plain") else 2
+    up, down = rand(num, parts * inter, width) / width**0.5, rand(num, width, inter) / inter**0.5
+    up, down, router = up.to(dtype), down.to(dtype), rand(num, width, dtype=dtype)
+    f = fold(rand(tokens, width, dtype=dtype) * 3, torch.rand(width, device=DEVICE) + 0.5)
+    f = Folded(f.hidden, f.scaled, torch.cat([f.squares / 5] * 5))
+    weights, ids, factor = folded_choose_triton(f, 1e-5, router, top_k, True)
+    want, theirs, factors = folded_choose(f, 1e-5, router.float(), top_k, True)
+    assert torch.equal(ids.long(), theirs)
+    close(weights, want, 1e-2)
+    close(factor, factors, 1e-5)
+    after, kind = torch.rand(width, device=DEVICE) + 0.5, act.split()[-1]
+    want = folded_experts(Folded(f.hidden.clone(), f.scaled, f.squares), factors, want, theirs, up, down, kind, after)
+    got = folded_experts_triton(f, factor, weights, ids, up, down, kind, after)
+    assert got.hidden is f.hidden, "the sum takes the place of the stream"
+    for mine, other in ((got.hidden, want.hidden), (got.scaled, want.scaled), (got.squares.sum(0), want.squares[0])):
+        close(mine, other, folded_experts.tol.of(dtype))
 
 
 @dtypes
@@ -110,7 +151,19 @@ def test_hopper_s_products(case, dtype):
     x, up, down = rand(tokens, width), rand(num, 2 * inter, width) / width**0.5, rand(num, width, inter) / inter**0.5
     x, up, down = x.to(dtype), up.to(dtype), down.to(dtype)
     weights, ids = route(rand(tokens, num), min(4, num), True)
-    assert _hopper() is not None and _hopper().can(x, up, down, "silu")
+    assert hopper_products() is not None and hopper_products().can(x, up, down, "silu")
     want, got = experts(x, weights, ids, up, down, "silu"), by_hopper(x, weights, ids.int(), up, down)
     error = (got.double() - want.double()).abs().max() / want.double().abs().max()
     assert error <= experts.tol.of(dtype), f"{error:.2e}"
+
+
+@pytest.mark.parametrize("case", [(3, 64, 96), (70, 128, 512), (128, 256, 1024), (300, 512, 256)], ids=str)
+def test_a_map_with_its_activation(case, monkeypatch):
+    """On Hopper by the products of experts, with all rows for one."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(multiplied, "_LEAST", 0)
+    monkeypatch.setattr(multiplied, "_ROWS", ((65, 128, 1), (129, 999, 2)))
+    tokens, width, outputs = case
+    dtype = DTYPES[min(1, len(DTYPES) - 1)]
+    x, w = rand(tokens, 2 * width, dtype=dtype)[:, :width], rand(outputs, width, dtype=dtype) / 8
+    close(multiplied.linear_mul_triton(x, w), linear_mul(x, w), linear_mul.tol.of(dtype))

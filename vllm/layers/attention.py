@@ -10,7 +10,7 @@ from vllm.layers.linear import column, row
 from vllm.layers.norm import NormLayer
 from vllm.ops.attention import AttentionShape
 from vllm.ops.batch import Batch
-from vllm.ops.fold import Folded
+from vllm.ops.fold import Folded, Map
 from vllm.ops.heads import HeadsShape
 from vllm.ops.quantize import Quantized
 from vllm.parts.mixer import Attention
@@ -59,9 +59,9 @@ class AttentionLayer:
         y = self._mix(self._ops.folded_linear(f, eps, self._qkv.packed, self._qkv.bias), batch)
         return self._ops.linear_fold(y, self._out.alone.packed, f.hidden, following)  # type: ignore[no-any-return]
 
-    def maps(self) -> list[tuple[int, int, bool]]:
-        """(outputs, inputs, gated) of the projections."""
-        return [(*self._qkv.shape, False), (*self._out.alone.shape, False)]
+    def maps(self) -> list[Map]:
+        """The projections."""
+        return [self._qkv.as_map(), self._out.alone.as_map()]
 
     def _mix(self, qkv: torch.Tensor, batch: Batch) -> torch.Tensor:
         """[T, H * D] from projections."""

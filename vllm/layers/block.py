@@ -11,7 +11,7 @@ from vllm.layers.context import Context
 from vllm.layers.mlp import MLPLayer, MoELayer
 from vllm.layers.norm import NormLayer
 from vllm.ops.batch import Batch
-from vllm.ops.fold import Folded
+from vllm.ops.fold import Folded, Map
 from vllm.parts.decoder import Block, Wiring
 from vllm.parts.ffn import MoE
 
@@ -47,9 +47,8 @@ class BlockLayer:
         )
         """`folded` may be used."""
 
-    def maps(self) -> list[tuple[int, int, bool]]:
-        """(outputs, inputs, gated) of the maps of a block that folds."""
-        assert isinstance(self.ffn, MLPLayer)
+    def maps(self) -> list[Map]:
+        """The maps of a block that folds."""
         return [*self.mixer.maps(), *self.ffn.maps()]
 
     def scaled(self, x: torch.Tensor) -> torch.Tensor:
@@ -68,7 +67,7 @@ class SerialBlock(BlockLayer):
 
     def folded(self, f: Folded, batch: Batch, following: torch.Tensor) -> Folded:
         """The same for few tokens, one per sequence, norms folded into maps; `following` is the next one's weight."""
-        assert isinstance(self.ffn, MLPLayer) and self.pre_ffn.weight is not None
+        assert self.pre_ffn.weight is not None
         f = self.mixer.folded(f, self.pre_mixer.eps, batch, self.pre_ffn.weight)
         return self.ffn.folded(f, self.pre_ffn.eps, following)
 

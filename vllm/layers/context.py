@@ -44,12 +44,12 @@ class Context:
 
     @property
     def folds(self) -> bool:
-        """Maps of few rows may take in the norms around them: one device, weights as they are, kernels for it."""
+        """Maps of few rows may take in the norms around them: one device, weights that are read so, kernels for it."""
         names = self.ops.names()
         return (
             self.mesh.tp.size * self.mesh.pp.size == 1
-            and self.linear == "linear"
-            and names["folded_linear"] == names["linear"] != "reference"
+            and self.linear in ("linear", "linear_fp8")
+            and names["folded_linear"] == names[self.linear] == names["linear"] != "reference"
         )
 
     def take(self, name: str) -> torch.Tensor:

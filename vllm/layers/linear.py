@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 
 from vllm.layers.context import Context
+from vllm.ops.fold import Map
+from vllm.ops.linear_fp8 import Fp8Weight
 from vllm.ops.quantize import Intake, Quantized
 
 
@@ -44,6 +46,10 @@ class Linear:
     def packed(self) -> object:
         """The weight as the op reads it, for ops that fuse this map."""
         return self._packed
+
+    def as_map(self, gated: bool = False) -> Map:
+        """What ops that fuse this map ask about it."""
+        return *self.shape, gated, isinstance(self._packed, Fp8Weight)
 
     @property
     def bias(self) -> torch.Tensor | None:

@@ -4,7 +4,7 @@ import torch
 
 from vllm.layers.context import Context
 from vllm.layers.linear import column, row
-from vllm.ops.fold import Folded
+from vllm.ops.fold import Folded, Map
 from vllm.ops.quantize import Quantized
 from vllm.parts.ffn import MLP, MoE
 
@@ -12,7 +12,7 @@ from vllm.parts.ffn import MLP, MoE
 class MLPLayer:
     """down(act(gate(x)) * up(x)), or down(act(up(x))) without a gate."""
 
-    __slots__ = ("_act", "_activate", "_down", "_ops", "_quantize", "_up", "folds", "intake")
+    __slots__ = ("_act", "_activate", "_down", "_multiplies", "_ops", "_quantize", "_up", "folds", "intake")
 
     def __init__(self, c: Context, part: MLP, name: str) -> None:
         self._up = column(c, f"{name}.gate_up" if part.gated else f"{name}.up")
@@ -21,18 +21,22 @@ class MLPLayer:
         self.intake = self._up.intake
         self._quantize = c.ops.activate_mul_quantize if part.gated and self._down.intake is not None else None
         self._act, self._ops = part.act, c.ops
-        self.folds = c.folds and part.gated and part.act == "silu" and not part.bias
+        plain, names = part.gated and part.act == "silu" and not part.bias, c.ops.names()
+        self._multiplies = plain and c.linear == "linear" and names["linear_mul"] == names["linear"] != "reference"
+        self.folds = c.folds and plain
         """`folded` may be used."""
 
     def __call__(self, x: torch.Tensor | Quantized) -> torch.Tensor:
+        if self._multiplies:
+            return self._down(self._ops.linear_mul(x, self._up.packed))
         up = self._up(x)
         if self._quantize is not None:
             return self._down(self._quantize(up, self._act, self._down.intake))
         return self._down(self._activate(up, self._act))
 
-    def maps(self) -> list[tuple[int, int, bool]]:
-        """(outputs, inputs, gated) of the maps."""
-        return [(*self._up.shape, True), (*self._down.alone.shape, False)]
+    def maps(self) -> list[Map]:
+        """The maps."""
+        return [self._up.as_map(True), self._down.alone.as_map()]
 
     def folded(self, f: Folded, eps: float, following: torch.Tensor) -> Folded:
         """The stream with the result added, on its way from a norm with `eps` into one with the weight `following`."""
@@ -45,13 +49,15 @@ class MoELayer:
 
     intake = None
     """The router reads tokens as they are."""
-    folds = False
 
     def __init__(self, c: Context, part: MoE, name: str) -> None:
         self._part, self._axis, self._ops = part, c.mesh.tp, c.ops
         self._router = c.ops.helper("choose", "pack")(c.take(f"{name}.router.weight"))
         self._up, self._down = c.take(f"{name}.experts.gate_up"), c.take(f"{name}.experts.down")
         self._shared = MLPLayer(c, part.shared, f"{name}.shared") if part.shared else None
+        names = c.ops.names()
+        self.folds = c.folds and part.shared is None and names["folded_experts"] == names["experts"] != "reference"
+        """`folded` may be used."""
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         part = self._part
@@ -59,3 +65,15 @@ class MoELayer:
         y = self._ops.experts(x, weights, experts, self._up, self._down, part.expert.act)
         y = self._axis.all_reduce(y)
         return y if self._shared is None else y + self._shared(x)
+
+    def maps(self) -> list[Map]:
+        """None: experts take every number of tokens."""
+        return []
+
+    def folded(self, f: Folded, eps: float, following: torch.Tensor) -> Folded:
+        """As that of a dense part."""
+        part, ops = self._part, self._ops
+        weights, experts, factor = ops.folded_choose(f, eps, self._router, part.top_k, part.renormalize)
+        return ops.folded_experts(  # type: ignore[no-any-return]
+            f, factor, weights, experts, self._up, self._down, part.expert.act, following
+        )

@@ -4,8 +4,9 @@
               ▲                    │ (or act(gate) * up of it)
               └──── linear_fold ◀──┘                     h += y W^T, in whose pass the next w * h and sums are made
 
-The row factor is one number, so it can be applied behind the product. Only RMS norms are of that kind. T tokens,
-E hidden, O outputs, S shares in which h^2 is summed. Called by: layers.
+The row factor is one number, so it can be applied behind the product. Only RMS norms are of that kind. Weights may be
+e4m3 with a scale per row; inputs then are too, with a scale per token and 128 of them, or as they are. T tokens,
+E hidden, O outputs, S shares in which h^2 is summed, A experts per token. Called by: layers.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ import torch
 
 from vllm.ops.activation import activate_mul
 from vllm.ops.linear import linear
+from vllm.ops.linear_fp8 import Fp8Weight, linear_fp8
+from vllm.ops.moe import choose, experts
+from vllm.ops.quantize import Intake, quantize
 from vllm.ops.table import Tol, op
 
 CASES = ((1, 64, 96), (5, 256, 512), (17, 1024, 768), (32, 512, 1000))
@@ -33,12 +37,26 @@ class Folded:
     """[S, T] float32: sums of h^2, each over a share of the row."""
 
 
+def _normed(f: Folded, factor_T1: torch.Tensor) -> torch.Tensor:
+    return (f.scaled.float() * factor_T1).to(f.hidden.dtype)
+
+
 def _factor(f: Folded, eps: float) -> torch.Tensor:
     return torch.rsqrt(f.squares.sum(0) / f.hidden.shape[1] + eps)[:, None]
 
 
-def _most(maps: list[tuple[int, int, bool]]) -> int:
-    """Most tokens for which folding pays in a layer of `maps` (outputs, inputs, gated). References never do it."""
+def _linear(x: torch.Tensor, packed: object, bias: torch.Tensor | None = None) -> torch.Tensor:
+    if isinstance(packed, Fp8Weight):
+        return linear_fp8(quantize(x, Intake(group=128)), packed, bias)  # type: ignore[no-any-return]
+    return linear(x, packed, bias)  # type: ignore[no-any-return]
+
+
+Map = tuple[int, int, bool, bool]
+"""Outputs and inputs of a map; it is gated; its weight is e4m3."""
+
+
+def _most(maps: list[Map]) -> int:
+    """Most tokens for which folding pays in a layer of these maps. References never do it."""
     return 0
 
 
@@ -52,9 +70,7 @@ def fold(hidden_TE: torch.Tensor, weight_E: torch.Tensor) -> Folded:
 @op(tol=_TOL, cases=CASES)
 def folded_linear(f: Folded, eps: float, packed: object, bias_O: torch.Tensor | None = None) -> torch.Tensor:
     """norm(h) W^T + b: [T, O]."""
-    x = (f.scaled.float() * _factor(f, eps)).to(f.hidden.dtype)
-    y: torch.Tensor = linear(x, packed, bias_O)
-    return y
+    return _linear(_normed(f, _factor(f, eps)), packed, bias_O)
 
 
 @op(tol=_TOL, cases=CASES)
@@ -65,7 +81,38 @@ def folded_linear_mul(f: Folded, eps: float, packed: object) -> torch.Tensor:
 
 
 @op(tol=_TOL, cases=CASES)
+def linear_mul(x_TE: torch.Tensor, packed: object) -> torch.Tensor:
+    """silu(gate) * up of x W^T = [gate | up], without a norm: [T, O / 2]."""
+    return activate_mul(linear(x_TE, packed), "silu")  # type: ignore[no-any-return]
+
+
+@op(tol=_TOL, cases=CASES)
 def linear_fold(x_TI: torch.Tensor, packed: object, hidden_TE: torch.Tensor, weight_E: torch.Tensor) -> Folded:
     """The stream h + x W^T before a norm with `weight` (float32). May overwrite h."""
-    y: Folded = fold(hidden_TE + linear(x_TI, packed), weight_E)
+    y: Folded = fold(hidden_TE + _linear(x_TI, packed), weight_E)
     return y
+
+
+@op(tol=Tol(f32=1e-5, bf16=1e-2, f16=2e-3), cases=CASES)
+def folded_choose(
+    f: Folded, eps: float, packed: object, top_k: int, renormalize: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`choose` for norm(h), and the factors of rows [T] float32, which `folded_experts` takes."""
+    factor = _factor(f, eps)
+    return *choose(_normed(f, factor), packed, top_k, renormalize), factor[:, 0]
+
+
+@op(tol=_TOL, cases=CASES)
+def folded_experts(
+    f: Folded,
+    factor_T: torch.Tensor,
+    weights_TA: torch.Tensor,
+    experts_TA: torch.Tensor,
+    up_XJE: torch.Tensor,
+    down_XEI: torch.Tensor,
+    act: str,
+    weight_E: torch.Tensor,
+) -> Folded:
+    """The stream h + experts(norm(h)) before a norm with `weight` (float32). May overwrite h."""
+    y = experts(_normed(f, factor_T[:, None]), weights_TA, experts_TA, up_XJE, down_XEI, act)
+    return fold(f.hidden + y, weight_E)  # type: ignore[no-any-return]

@@ -18,6 +18,8 @@ from vllm.ops.table import Tol, op
 
 FORBIDDEN = 8
 """Most ids that a row may forbid before it has min_tokens."""
+PLACES = 4
+"""Places of a row in `RowState.told`."""
 CASES = ((1, 1000), (3, 128256), (16, 4099))
 """(N, V)"""
 
@@ -72,6 +74,8 @@ class RowState:
     """Per KV group [R + 1, B] int32: block ids from position 0 on."""
     block_sizes: list[int]
     options: RowOptions | None = None
+    told: torch.Tensor | None = None
+    """[R + 1, PLACES] int32, memory that the host reads too: `pick` writes a token at its position modulo PLACES."""
 
 
 @dataclass(slots=True)
@@ -122,6 +126,8 @@ def pick(logits_NV: torch.Tensor, rows_N: torch.Tensor, lens_N: torch.Tensor, st
     real = rows < state.last.shape[0] - 1
     state.last[rows] = torch.where(real, tokens.int(), 0)
     state.computed[rows] = torch.where(real, lens_N, 0)
+    if state.told is not None:
+        state.told[rows[real], (lens_N % PLACES).long()[real]] = tokens[real].int()
     return tokens
 
 

@@ -69,6 +69,10 @@ class Platform(Protocol):
         """Bring a device tensor to the host behind the work that makes it. `x` may be overwritten by later work."""
         ...
 
+    def shared(self, shape: tuple[int, ...], fill: int) -> torch.Tensor | None:
+        """int32 memory of the host that kernels here may write to; None where there is none."""
+        ...
+
     def capture(
         self, warm: Callable[[], torch.Tensor], run: Callable[[], torch.Tensor], index: int
     ) -> tuple[Callable[[], None], torch.Tensor]:

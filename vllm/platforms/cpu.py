@@ -43,6 +43,9 @@ class CpuPlatform:
     def fetch(self, x: torch.Tensor) -> Here:
         return Here(x.clone())
 
+    def shared(self, shape: tuple[int, ...], fill: int) -> torch.Tensor:
+        return torch.full(shape, fill, dtype=torch.int32)
+
     def capture(
         self, warm: Callable[[], torch.Tensor], run: Callable[[], torch.Tensor], index: int
     ) -> tuple[Callable[[], None], torch.Tensor]:

@@ -79,6 +79,10 @@ class CudaPlatform:
         coming.mark.record()
         return coming
 
+    def shared(self, shape: tuple[int, ...], fill: int) -> torch.Tensor:
+        # why: pinned memory has one address for host and device
+        return torch.full(shape, fill, dtype=torch.int32, pin_memory=True)
+
     def capture(
         self, warm: Callable[[], torch.Tensor], run: Callable[[], torch.Tensor], index: int
     ) -> tuple[Callable[[], None], torch.Tensor]:

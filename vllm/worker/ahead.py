@@ -33,6 +33,7 @@ from vllm.sampling.sampler import NO_TOKEN, NOTHING_LEFT
 from vllm.sampling.stages.min_tokens import held_ids
 from vllm.util import env
 from vllm.worker.batch import gather, send_all
+from vllm.worker.board import Watch
 from vllm.worker.graphs import BUCKETS, Decodes, End
 from vllm.worker.mixed import Mixed
 from vllm.worker.options import Report
@@ -55,6 +56,8 @@ class Flight:
     seq_ids: np.ndarray = field(default_factory=lambda: _EMPTY)
     epochs: np.ndarray = field(default_factory=lambda: _EMPTY)
     coming: Fetched | None = None
+    watch: Watch | None = None
+    """Where the device also tells the tokens."""
     tokens: np.ndarray | None = None
     report: Report | None = None
     logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)
@@ -170,6 +173,8 @@ class AheadRunner(Runner):
             end = End.PICK if o.asking.isdisjoint(rows) else End.PICK_ANY
         out = self._decodes.run(bucket, end, lens.tolist())[: len(planned)]
         self.rows.computed[planned] = lens
+        if end is End.PICK and self._decodes.board is not None:
+            flight.watch = self._decodes.board.watch(planned, lens)
         self._fly(flight, planned, lens, self._choose_now(out, planned, lens, flight) if end is End.LOGITS else out)
 
     def _choose_now(self, logits: torch.Tensor, rows: np.ndarray, lens: np.ndarray, flight: Flight) -> torch.Tensor:
@@ -252,16 +257,28 @@ class AheadRunner(Runner):
         flight.seq_ids, flight.epochs = self.rows.seq_ids[rows], self.rows.epochs[rows]
         if self.rows.any_done:
             flight.over = np.flatnonzero(self.rows.done[rows]).tolist()
-        flight.coming = self._platform.fetch(tokens)
+        safe = flight.watch is not None and not self._changed_hands(rows)
+        flight.coming = flight.watch if safe else self._platform.fetch(tokens)
         self._resident.sampled(rows, lens)
         self.rows.tokens[rows, lens] = _UNKNOWN
         self.rows.lens[rows] = lens + 1
+
+    def _changed_hands(self, rows: np.ndarray) -> bool:
+        """Some of `rows` belonged to others in a step whose tokens are still coming."""
+        known = self.rows
+        for f in self._flights:
+            other = (known.seq_ids[f.rows] != f.seq_ids) | (known.epochs[f.rows] != f.epochs)
+            if other.any() and np.isin(f.rows[other], rows).any():
+                return True
+        return False
 
     def _land(self, flight: Flight) -> None:
         """Wait for a flight's tokens and write them down for rows that still are who they were."""
         if flight.coming is None:
             return
         flight.tokens, flight.coming = flight.coming.wait().numpy(), None
+        if flight.watch is not None:
+            flight.watch.clear()
         if flight.report is not None:
             flight.logprobs |= flight.report.finish()
         rows, known = flight.rows, self.rows

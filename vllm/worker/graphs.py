@@ -9,15 +9,18 @@ graphs are off the same function runs as it is. Does not know: plans, who the ro
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 
 import torch
 
 from vllm.layers.build import Model
 from vllm.ops.batch import Batch, GroupBatch
+from vllm.ops.rows import PLACES
 from vllm.ops.table import Kernels
 from vllm.platforms.base import platform_of
 from vllm.util.log import get_logger
+from vllm.worker.board import Board
 from vllm.worker.resident import Resident
 
 BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 320, 384, 448, 512)
@@ -43,6 +46,13 @@ class Decodes:
         self._query_start = torch.arange(BUCKETS[-1] + 1, dtype=torch.int32, device=device)
         self._idle = torch.full((BUCKETS[-1],), resident.idle, dtype=torch.int32, device=device)
         self._graphs: dict[tuple[int, End], tuple[Callable[[], None], torch.Tensor]] = {}
+        platform, pick = platform_of(device), ops.names()["pick"]
+        # why: what the reference does on a device needs its tensors there
+        reaches = device.type == "cpu" or pick != "reference"
+        told = platform.shared((resident.idle + 1, PLACES), -1) if reaches else None
+        self.board = None if told is None else Board(told, platform, device.index or 0)
+        """Where steps that end in `PICK` also tell their tokens."""
+        self._telling = replace(resident.state, told=told)
 
     def bucket(self, num: int) -> int | None:
         """Lines of the step that `num` rows take; None when they are too many."""
@@ -99,5 +109,6 @@ class Decodes:
         logits = self._model.logits(self._model(batch), wide=end is not End.PICK)
         if end is End.LOGITS:
             return logits
-        pick = self._ops.pick if end is End.PICK else self._ops.pick_any
-        return pick(logits, lines, g.seq_lens, state)  # type: ignore[no-any-return]
+        if end is End.PICK:
+            return self._ops.pick(logits, lines, g.seq_lens, self._telling)  # type: ignore[no-any-return]
+        return self._ops.pick_any(logits, lines, g.seq_lens, state)  # type: ignore[no-any-return]

@@ -21,7 +21,8 @@ from vllm.worker.kernels import choose_kernels
 pytestmark = pytest.mark.gpu_too
 HAS_GPU = torch.cuda.is_available()
 DEVICE = "cuda:0" if HAS_GPU else "cpu"
-FUSED = ("attention", "heads_attention", "linear", "fold", "folded_linear", "folded_linear_mul", "linear_fold")
+MAPS = ("linear", "fold", "folded_linear", "folded_linear_mul", "linear_fold")
+FUSED = ("attention", "heads_attention", "experts", "folded_choose", "folded_experts", *MAPS)
 
 
 def normed(ffn: MLP | MoE) -> Decoder:
@@ -75,6 +76,6 @@ def test_folded_steps_agree(name):
     dtype = "bfloat16" if HAS_GPU else "float32"
     plain, want = run(decoder, False, dtype)
     folded, got = run(decoder, True, dtype)
-    assert plain._few == 0 and folded._few == (0 if name == "moe" else 8), "experts are not folded"
+    assert plain._few == 0 and folded._few == 8
     error = (got - want).abs().max() / want.abs().max()
     assert error <= (0.05 if HAS_GPU else 1e-5), f"{error:.2e}"

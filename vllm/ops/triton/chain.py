@@ -2,6 +2,10 @@
 
 A kernel of a chain calls `follow()` in every program before it touches memory that another kernel writes, and is
 launched with `**CHAINED`. A kernel that follows without that is safe too: it starts when the one before is done.
+
+    follow   wait, then let the next one be set up: so when a kernel starts, the one before the last is done
+    lead     let the next one be set up at once; later `behind`: wait. Several kernels may then have their weights on
+             the way. What comes next must read nothing before its wait but what is older than both
 Called by: kernels of this folder.
 """
 
@@ -20,6 +24,20 @@ def follow():
     if _ON:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
+
+
+@triton.jit
+def lead():
+    """Let the next kernel be set up."""
+    if _ON:
+        tl.extra.cuda.gdc_launch_dependents()
+
+
+@triton.jit
+def behind():
+    """Wait until the kernel before has written all it writes."""
+    if _ON:
+        tl.extra.cuda.gdc_wait()
 
 
 _MOST_TICKETS = 1 << 18

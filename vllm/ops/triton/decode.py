@@ -17,7 +17,8 @@ from vllm.ops.heads import HeadsShape
 from vllm.ops.heads_attention import heads_attention
 from vllm.ops.table import Target
 from vllm.ops.triton.attention import PagedCache, _scores, _Sizes
-from vllm.ops.triton.chain import CHAINED, follow, tickets
+from vllm.ops.triton.chain import CHAINED, behind, lead, tickets
+from vllm.ops.triton.prefill import in_powers
 
 _MIN_ROWS = 16
 """Fewest rows of a tensor-core product."""
@@ -26,6 +27,13 @@ _PROGRAMS = 132 * 8
 _MOST_SHARES = 32
 _TILE = 64
 """Keys of a tile, where they are small enough."""
+
+
+def _reads_ahead(heads: int, shares: int) -> bool:
+    """Whether the first tile of so many heads may take registers while the projections are made."""
+    # why: of such programs three fit on a processor and of the others five, and a last wave that is nearly empty costs
+    # as much as a whole one; measured, see docs/performance.md
+    return shares > 1 and (heads <= 16 or 96 <= heads <= 128)
 
 
 @triton.jit
@@ -51,19 +59,51 @@ def _prepare(start, partner_start, mask, with_partner, weight, other, cos, sin, 
     return x.to(raw.dtype)
 
 
+@triton.jit
+def _tile(cache, line, t, p, d, old, lowest, head, block_stride, KV: tl.constexpr, D: tl.constexpr, P: tl.constexpr,
+          TP: tl.constexpr):  # fmt: skip
+    """Keys [D, TP] and values [TP, D] of a tile, and which of them there are."""
+    at = t * TP + p
+    seen = (at < old) & (at >= lowest)
+    if TP > P:
+        block = tl.load(line + at // P, at < old, 0).to(tl.int64)
+        base = block * block_stride + (head * P + at % P) * D
+    else:
+        base = tl.load(line + t * TP // P).to(tl.int64) * block_stride + (head * P + t * TP % P + p) * D
+    keys = tl.load(cache + base[None, :] + d[:, None], d[:, None] < D, 0.0)
+    # why: a slot that was never written may hold NaN, and 0 * NaN is NaN
+    values = tl.load(cache + KV * P * D + base[:, None] + d[None, :], seen[:, None] & (d[None, :] < D), 0.0)
+    return keys, values, seen
+
+
+@triton.jit
+def _read(query, keys, values, seen, top, total, acc, scale, softcap, SOFTCAP: tl.constexpr):
+    """One more tile."""
+    score = tl.where(seen[None, :], _scores(query, keys, scale, softcap, SOFTCAP), float("-inf"))
+    new = tl.maximum(top, tl.max(score, 1))
+    safe = tl.where(new == float("-inf"), 0.0, new)
+    weight = tl.exp2(score - safe[:, None])
+    shrink = tl.exp2(top - safe)
+    total = total * shrink + tl.sum(weight, 1)
+    acc = acc * shrink[:, None] + tl.dot(weight.to(values.dtype), values, input_precision="ieee")
+    return new, total, acc
+
+
 @triton.jit(do_not_specialize=["table_stride"])
 def _attend(qkv, q_norm, k_norm, cos, sin, slots, cache, table, seq_lens, sinks, part, maxes, sums, tickets, out,
             stride, table_stride, block_stride, scale, softcap, eps, clip, KV: tl.constexpr, G: tl.constexpr,
             ROWS: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, P: tl.constexpr, TP: tl.constexpr,
             SHARES: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
             SINKS: tl.constexpr, NORM: tl.constexpr, CLIP: tl.constexpr, R: tl.constexpr, INTERLEAVED: tl.constexpr,
-            STAGES: tl.constexpr):  # fmt: skip
+            STAGES: tl.constexpr, AHEAD: tl.constexpr):  # fmt: skip
     seq, head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
+    lead()
     seq_len = tl.load(seq_lens + seq)
+    old = seq_len - 1  # keys that the cache holds; the newest one is taken from the projections
     lowest = tl.maximum(0, seq_len - WINDOW) if WINDOW else 0
-    first, last = lowest // TP, tl.cdiv(seq_len, TP)
-    share = tl.cdiv(last - first, SHARES)
-    active = tl.cdiv(last - first, share)
+    first, last = lowest // TP, tl.maximum(1, tl.cdiv(old, TP))
+    share = tl.maximum(1, tl.cdiv(last - first, SHARES))
+    active = tl.maximum(1, tl.cdiv(last - first, share))
     if split >= active:
         return
     begin = first + split * share
@@ -83,7 +123,10 @@ def _attend(qkv, q_norm, k_norm, cos, sin, slots, cache, table, seq_lens, sinks,
         q_weight, q_other = tl.load(q_norm + d, d < D, 0.0), tl.load(q_norm + partner, paired, 0.0)
         k_weight, k_other = tl.load(k_norm + d, d < D, 0.0), tl.load(k_norm + partner, paired, 0.0)
         q_weight, q_other = q_weight[None, :], q_other[None, :]
-    follow()
+    if AHEAD:
+        # why: nobody writes these any more, so they are on their way while the projections are made
+        keys, values, seen = _tile(cache, line, begin, p, d, old, lowest, head, block_stride, KV, D, P, TP)
+    behind()
     if R:
         c, s = tl.load(cos + seq * R + pair, turned, 1.0), tl.load(sin + seq * R + pair, turned, 0.0)
     mine = qkv + seq * stride + (head * G + rows[:, None]) * D
@@ -92,7 +135,10 @@ def _attend(qkv, q_norm, k_norm, cos, sin, slots, cache, table, seq_lens, sinks,
         q_weight, q_other, c[None, :] if R else c, s[None, :] if R else s, sign[None, :], eps, clip, D, R, NORM, CLIP,
         1,
     )  # fmt: skip
-    if split == active - 1:  # the only program that reads the new key and value
+    top = tl.full((ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    acc = tl.zeros((ROWS, DP), tl.float32)
+    if split == active - 1:
         newest = qkv + seq * stride + (KV * G + head) * D
         key = _prepare(
             newest + d, newest + partner, d < D, paired, k_weight, k_other, c, s, sign, eps, clip, D, R, NORM, CLIP, 0
@@ -104,29 +150,15 @@ def _attend(qkv, q_norm, k_norm, cos, sin, slots, cache, table, seq_lens, sinks,
         here = cache + slot // P * block_stride + (head * P + slot % P) * D + d
         tl.store(here, key, d < D)
         tl.store(here + KV * P * D, value, d < D)
-    tl.debug_barrier()
-    top = tl.full((ROWS,), float("-inf"), tl.float32)
-    total = tl.zeros((ROWS,), tl.float32)
-    acc = tl.zeros((ROWS, DP), tl.float32)
-    for t in tl.range(begin, end, num_stages=STAGES):
-        at = t * TP + p
-        seen = (at < seq_len) & (at >= lowest)
-        if TP > P:
-            block = tl.load(line + at // P, at < seq_len, 0).to(tl.int64)
-            base = block * block_stride + (head * P + at % P) * D
-        else:
-            base = tl.load(line + t * TP // P).to(tl.int64) * block_stride + (head * P + t * TP % P + p) * D
-        keys = tl.load(cache + base[None, :] + d[:, None], d[:, None] < D, 0.0)
-        # why: a slot that was never written may hold NaN, and 0 * NaN is NaN
-        values = tl.load(cache + KV * P * D + base[:, None] + d[None, :], seen[:, None] & (d[None, :] < D), 0.0)
-        score = tl.where(seen[None, :], _scores(query, keys, scale, softcap, SOFTCAP), float("-inf"))
-        new = tl.maximum(top, tl.max(score, 1))
-        safe = tl.where(new == float("-inf"), 0.0, new)
-        weight = tl.exp2(score - safe[:, None])
-        shrink = tl.exp2(top - safe)
-        total = total * shrink + tl.sum(weight, 1)
-        acc = acc * shrink[:, None] + tl.dot(weight.to(values.dtype), values, input_precision="ieee")
-        top = new
+        top = tl.sum(query.to(tl.float32) * key.to(tl.float32)[None, :], 1)
+        top = in_powers(top, scale, softcap, SOFTCAP)
+        total += 1.0
+        acc += value.to(tl.float32)[None, :]
+    if AHEAD:
+        top, total, acc = _read(query, keys, values, seen, top, total, acc, scale, softcap, SOFTCAP)
+    for t in tl.range(begin + (1 if AHEAD else 0), end, num_stages=STAGES):
+        keys, values, seen = _tile(cache, line, t, p, d, old, lowest, head, block_stride, KV, D, P, TP)
+        top, total, acc = _read(query, keys, values, seen, top, total, acc, scale, softcap, SOFTCAP)
     inside = real[:, None] & (d[None, :] < D)
     if active > 1:
         start = (seq * KV + head) * SHARES
@@ -233,6 +265,6 @@ def heads_attention_triton(
         qkv_TJ.stride(0), table.stride(0), flat.stride(0), shape.scale, shape.softcap or 0.0, heads.eps,
         heads.clip or 0.0, z.kv, z.g, rows, z.d, z.dp, z.p, tile, shares, shape.window or 0,
         shape.softcap is not None, sinks_H is not None, norms[0] is not None, heads.clip is not None, turned,
-        heads.interleaved, stages, num_warps=4, num_stages=stages, **CHAINED,
+        heads.interleaved, stages, _reads_ahead(seqs * z.kv, shares), num_warps=4, num_stages=stages, **CHAINED,
     )  # fmt: skip
     return out

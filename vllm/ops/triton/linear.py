@@ -16,8 +16,9 @@ import triton.language as tl
 
 from vllm.ops.fold import Folded, fold, folded_linear, folded_linear_mul, linear_fold
 from vllm.ops.linear import linear
+from vllm.ops.linear_fp8 import Fp8Weight
 from vllm.ops.table import Target
-from vllm.ops.triton.chain import CHAINED, follow, tickets
+from vllm.ops.triton.chain import CHAINED, behind, follow, lead, tickets
 from vllm.ops.triton.linear_hopper import HAS_COPY_ENGINE, run_hopper
 from vllm.ops.triton.tiles import Tile, most_rows, tile_of
 
@@ -25,10 +26,10 @@ _SHARED = 200 << 10
 
 
 @triton.jit
-def _few(x, w, bias, squares, hidden, norm, out, scaled, sums, parts, tickets, M, x_stride, eps, N: tl.constexpr,
-         K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLITS: tl.constexpr,
+def _few(x, w, rates, bias, squares, hidden, norm, out, scaled, sums, parts, tickets, M, x_stride, eps,
+         N: tl.constexpr, K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLITS: tl.constexpr,
          STAGES: tl.constexpr, FOLDED: tl.constexpr, FP: tl.constexpr, ACT: tl.constexpr, ADD: tl.constexpr,
-         BIAS: tl.constexpr, EVEN: tl.constexpr):  # fmt: skip
+         BIAS: tl.constexpr, SMALL: tl.constexpr, EVEN: tl.constexpr):  # fmt: skip
     tile, split = tl.program_id(0), tl.program_id(1)
     O: tl.constexpr = N // 2 if ACT else N  # noqa: E741
     share: tl.constexpr = (K + BK * SPLITS - 1) // (BK * SPLITS) * BK
@@ -50,13 +51,13 @@ def _few(x, w, bias, squares, hidden, norm, out, scaled, sums, parts, tickets, M
             inside = (n[:, None] < O) & (split * share + at[None, :] < K)
             weight = tl.load(start + spot, inside, 0.0, eviction_policy="evict_first")
             value = tl.load(x + m[None, :] * x_stride + at[:, None], there & (split * share + at[:, None] < K), 0.0)
-        acc = tl.dot(weight, value, acc)
+        acc = tl.dot(weight.to(x.dtype.element_ty), value, acc)
         if ACT:
             if EVEN:
                 weight = tl.load(start + O * K + spot, eviction_policy="evict_first")
             else:
                 weight = tl.load(start + O * K + spot, inside, 0.0, eviction_policy="evict_first")
-            second = tl.dot(weight, value, second)
+            second = tl.dot(weight.to(x.dtype.element_ty), value, second)
     there = there & (n[:, None] < O)
     if SPLITS > 1:
         spot = m[None, :] * N + n[:, None]
@@ -73,6 +74,10 @@ def _few(x, w, bias, squares, hidden, norm, out, scaled, sums, parts, tickets, M
             acc += tl.load(parts + s * BM * N + spot, n[:, None] < O, 0.0, cache_modifier=".cg")
             if ACT:
                 second += tl.load(parts + s * BM * N + O + spot, n[:, None] < O, 0.0, cache_modifier=".cg")
+    if SMALL:
+        acc *= tl.load(rates + n, n < O, 0.0)[:, None]
+        if ACT:
+            second *= tl.load(rates + O + n, n < O, 0.0)[:, None]
     if FOLDED:
         s = tl.arange(0, FP)
         total = tl.load(squares + s[:, None] * M + m[None, :], (s[:, None] < FOLDED) & (m[None, :] < M), 0.0)
@@ -96,10 +101,12 @@ def _few(x, w, bias, squares, hidden, norm, out, scaled, sums, parts, tickets, M
 
 
 @triton.jit
-def _lone(x, w, bias, squares, hidden, norm, out, scaled, sums, x_stride, eps, N: tl.constexpr, K: tl.constexpr,
-          KP: tl.constexpr, ROWS: tl.constexpr, BN: tl.constexpr, FOLDED: tl.constexpr, FP: tl.constexpr,
-          ACT: tl.constexpr, ADD: tl.constexpr, BIAS: tl.constexpr):  # fmt: skip
+def _lone(x, w, rates, bias, squares, hidden, norm, out, scaled, sums, x_stride, eps, N: tl.constexpr,
+          K: tl.constexpr, KP: tl.constexpr, ROWS: tl.constexpr, BN: tl.constexpr, FOLDED: tl.constexpr,
+          FP: tl.constexpr, ACT: tl.constexpr, ADD: tl.constexpr, BIAS: tl.constexpr,
+          SMALL: tl.constexpr):  # fmt: skip
     tile = tl.program_id(0)
+    lead()
     O: tl.constexpr = N // 2 if ACT else N  # noqa: E741
     n, k = tile * BN + tl.arange(0, BN), tl.arange(0, KP)
     spot = n[:, None] * K + k[None, :]
@@ -109,13 +116,17 @@ def _lone(x, w, bias, squares, hidden, norm, out, scaled, sums, x_stride, eps, N
     if ACT:
         other = tl.load(w + O * K + spot, inside, 0.0, eviction_policy="evict_first")
     after = tl.load(norm + n, n < O, 0.0) if ADD else 0.0
-    follow()
+    rate = tl.load(rates + n, n < O, 0.0) if SMALL else 1.0
+    beside = tl.load(rates + O + n, n < O, 0.0) if SMALL and ACT else 1.0
+    behind()
     for row in tl.static_range(ROWS):
         value = tl.load(x + row * x_stride + k, k < K, 0.0).to(tl.float32)[None, :]
         at = row * O + n
         stream = tl.load(hidden + at, n < O, 0.0) if ADD else 0.0
         acc = tl.sum(weight.to(tl.float32) * value, 1)
         second = tl.sum(other.to(tl.float32) * value, 1) if ACT else acc
+        if SMALL:
+            acc, second = acc * rate, second * beside
         if FOLDED:
             s = tl.arange(0, FP)
             factor = tl.rsqrt(tl.sum(tl.load(squares + s * ROWS + row, s < FOLDED, 0.0), 0) / K + eps)
@@ -168,6 +179,7 @@ def few(
     weight: torch.Tensor,
     tile: Tile,
     *,
+    rates: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
     folded: Folded | None = None,
     eps: float = 0.0,
@@ -175,20 +187,32 @@ def few(
     out: torch.Tensor | None = None,
     following: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """The kernel. `folded`: x is `folded.scaled`. `following`: (weight of the norm behind, its `scaled`, its sums)."""
+    """The kernel. `rates`: scales of the rows of an e4m3 weight. `folded`: x is `folded.scaled`. `following`: (weight
+    of the norm behind, its `scaled`, its sums).
+    """
     rows, (outputs, inputs) = x.shape[0], weight.shape
     wide = outputs // 2 if act else outputs
     hidden = out
     out = torch.empty((rows, wide), dtype=x.dtype, device=x.device) if out is None else out
     norm, scaled, sums = following if following is not None else (out, out, out)
     shares = 0 if folded is None else folded.squares.shape[0]
+    small = rates is not None
     folds = shares, triton.next_power_of_2(max(1, shares)), act, following is not None, bias is not None
     squares = out if folded is None else folded.squares
-    memory = out if bias is None else bias, squares, out if hidden is None else hidden, norm, out, scaled, sums
+    memory = (
+        rates if small else out,
+        out if bias is None else bias,
+        squares,
+        out if hidden is None else hidden,
+        norm,
+        out,
+        scaled,
+        sums,
+    )
     if tile.way == "lone":
         _lone[(triton.cdiv(wide, tile.bn),)](
             x, weight, *memory, x.stride(0), eps, outputs, inputs, triton.next_power_of_2(inputs), rows, tile.bn,
-            *folds, num_warps=tile.warps, **CHAINED,
+            *folds, small, num_warps=tile.warps, **CHAINED,
         )  # fmt: skip
         return out
     height, grid = max(8, triton.next_power_of_2(rows)), (triton.cdiv(wide, tile.bn), tile.splits)
@@ -202,13 +226,21 @@ def few(
         run_hopper(grid, x, weight, memory, eps, height, tile, folds)
         return out
     # why: tiles were chosen where a program may have 200 KiB of shared memory; other devices hold fewer of them
-    each = (tile.bn * (2 if act else 1) + max(16, height)) * tile.bk * x.itemsize
+    each = (tile.bn * (2 if act else 1) * weight.itemsize + max(16, height) * x.itemsize) * tile.bk
     stages = max(2, min(tile.stages, (_SHARED if HAS_COPY_ENGINE else _SHARED // 2) // each))
     _few[grid](
         x, weight, *memory, rows, x.stride(0), eps, outputs, inputs, max(16, height), tile.bn, tile.bk, tile.splits,
-        stages, *folds, even, num_warps=tile.warps, num_stages=stages, **CHAINED,
+        stages, *folds, small, even, num_warps=tile.warps, num_stages=stages, **CHAINED,
     )  # fmt: skip
     return out
+
+
+def _parts(packed: object) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A weight, and the scales of its rows where it is e4m3."""
+    if isinstance(packed, Fp8Weight):
+        return packed.data_OE, packed.scale
+    assert isinstance(packed, torch.Tensor)
+    return packed, None
 
 
 @fold.kernel("triton", when=_may_fold, most=most_rows)
@@ -224,29 +256,29 @@ def fold_triton(hidden_TE: torch.Tensor, weight_E: torch.Tensor) -> Folded:
 @folded_linear.kernel("triton", when=_may_fold)
 def folded_linear_triton(f: Folded, eps: float, packed: object, bias_O: torch.Tensor | None = None) -> torch.Tensor:
     """See the op."""
-    assert isinstance(packed, torch.Tensor)
-    tile = tile_of(*packed.shape, f.hidden.shape[0], must=True)
+    weight, rates = _parts(packed)
+    tile = tile_of(*weight.shape, f.hidden.shape[0], must=True, small=rates is not None)
     assert tile is not None
-    return few(f.scaled, packed, tile, bias=bias_O, folded=f, eps=eps)
+    return few(f.scaled, weight, tile, rates=rates, bias=bias_O, folded=f, eps=eps)
 
 
 @folded_linear_mul.kernel("triton", when=_may_fold)
 def folded_linear_mul_triton(f: Folded, eps: float, packed: object) -> torch.Tensor:
     """See the op."""
-    assert isinstance(packed, torch.Tensor)
-    tile = tile_of(*packed.shape, f.hidden.shape[0], must=True, act=True)
+    weight, rates = _parts(packed)
+    tile = tile_of(*weight.shape, f.hidden.shape[0], must=True, act=True, small=rates is not None)
     assert tile is not None
-    return few(f.scaled, packed, tile, folded=f, eps=eps, act=True)
+    return few(f.scaled, weight, tile, rates=rates, folded=f, eps=eps, act=True)
 
 
 @linear_fold.kernel("triton", when=_may_fold)
 def linear_fold_triton(x_TI: torch.Tensor, packed: object, hidden_TE: torch.Tensor, weight_E: torch.Tensor) -> Folded:
     """See the op; the sum takes the place of h."""
-    assert isinstance(packed, torch.Tensor)
+    weight, rates = _parts(packed)
     rows, outputs = hidden_TE.shape
-    tile = tile_of(*packed.shape, rows, must=True)
+    tile = tile_of(*weight.shape, rows, must=True, small=rates is not None)
     assert tile is not None
     scaled = torch.empty_like(hidden_TE)
     sums = torch.empty((triton.cdiv(outputs, tile.bn), rows), dtype=torch.float32, device=hidden_TE.device)
-    few(x_TI, packed, tile, out=hidden_TE, following=(weight_E, scaled, sums))
+    few(x_TI, weight, tile, rates=rates, out=hidden_TE, following=(weight_E, scaled, sums))
     return Folded(hidden_TE, scaled, sums)

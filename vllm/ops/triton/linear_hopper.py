@@ -1,14 +1,21 @@
 """The kernel of `linear.py` for Hopper, in Gluon: weights come by the copy engine, many tiles ahead.
 
 One thread asks the copy engine for whole tiles, so nearly all of shared memory can be on its way at once. The first
-tiles of weights are asked for before the kernel before is done: they depend on nobody. Its twin in Triton runs
+tiles of weights are asked for before the kernel before is done: they depend on nobody. Where weights are e4m3, x
+becomes so tile by tile on the way to its product, with a scale for each row of a tile. Its twin in Triton runs
 everywhere else, and in the interpreter. Called by: linear.
 """
 
 import torch
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from vllm.ops.triton.chain import CHAINED, IS_CHAINED
@@ -16,7 +23,18 @@ from vllm.ops.triton.tiles import Tile
 
 HAS_COPY_ENGINE = IS_CHAINED and torch.cuda.get_device_capability()[0] == 9
 """The products of this kernel are Hopper's own: neither older nor newer devices have them."""
-_KINDS = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16}
+_KINDS = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16, torch.float8_e4m3fn: gl.float8e4nv}
+
+
+@gluon.jit
+def _shrink(value, small, COLUMNS: gl.constexpr):
+    """A tile of x as e4m3, a scale for each of its rows: values go to `small`, scales are the result."""
+    x = value.load(COLUMNS).to(gl.float32)
+    most = gl.max(gl.abs(x), 1)
+    back = gl.where(most > 0.0, 448.0 / gl.where(most > 0.0, most, 1.0), 0.0)
+    small.store((x * back[:, None]).to(gl.float8e4nv))
+    fence_async_shared()
+    return most * 0.002232142857142857
 
 
 @gluon.jit
@@ -39,31 +57,39 @@ def _ask_x(x_desc, values, bars, i, split, BK: gl.constexpr, SHARE: gl.constexpr
 
 
 @gluon.jit
-def _few(w_desc, x_desc, bias, squares, hidden, norm, out, scaled, sums, parts, tickets, M, eps, N: gl.constexpr,
+def _few(w_desc, x_desc, rates, bias, squares, hidden, norm, out, scaled, sums, parts, tickets, M, eps, N: gl.constexpr,
          K: gl.constexpr, BM: gl.constexpr, BN: gl.constexpr, BK: gl.constexpr, SPLITS: gl.constexpr,
          STAGES: gl.constexpr, FOLDED: gl.constexpr, FP: gl.constexpr, ACT: gl.constexpr, ADD: gl.constexpr,
-         BIAS: gl.constexpr, CHAINED: gl.constexpr, WARPS: gl.constexpr):  # fmt: skip
+         BIAS: gl.constexpr, CHAINED: gl.constexpr, WARPS: gl.constexpr, SHRUNK: gl.constexpr):  # fmt: skip
     tile, split = gl.program_id(0), gl.program_id(1)
     O: gl.constexpr = N // 2 if ACT else N  # noqa: E741
     SHARE: gl.constexpr = K // SPLITS
     STEPS: gl.constexpr = SHARE // BK
-    BYTES: gl.constexpr = (BN * (2 if ACT else 1) + BM) * BK * 2
-    dtype: gl.constexpr = w_desc.dtype
-    weights = gl.allocate_shared_memory(dtype, [STAGES * (2 if ACT else 1), BN, BK], w_desc.layout)
+    SMALL: gl.constexpr = w_desc.dtype == gl.float8e4nv
+    BYTES: gl.constexpr = BN * (2 if ACT else 1) * BK * (1 if SMALL else 2) + BM * BK * 2
+    dtype: gl.constexpr = x_desc.dtype
+    weights = gl.allocate_shared_memory(w_desc.dtype, [STAGES * (2 if ACT else 1), BN, BK], w_desc.layout)
     values = gl.allocate_shared_memory(dtype, [STAGES, BM, BK], x_desc.layout)
+    if SMALL:
+        COLUMNS: gl.constexpr = gl.BlockedLayout([1, 8], [2, 16], [WARPS, 1], [1, 0])
+        shrunk = gl.allocate_shared_memory(w_desc.dtype, [2, BM, BK], SHRUNK)
     bars = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for j in gl.static_range(STAGES):
         mbarrier.init(bars.index(j), count=1)
     for j in gl.static_range(STAGES):
         if j < STEPS:
             _ask(w_desc, weights, bars, j, tile * BN, split, O, BK, SHARE, STAGES, BYTES, ACT)
-    layout: gl.constexpr = gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[WARPS, 1], instr_shape=[16, BM, 16])
+    DEEP: gl.constexpr = 32 if SMALL else 16
+    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [WARPS, 1], [16, BM, DEEP])
     row, m = gl.arange(0, BN, gl.SliceLayout(1, layout)), gl.arange(0, BM, gl.SliceLayout(0, layout))
     n = tile * BN + row
     there = (m < M)[None, :] & (n[:, None] < O)
     at = m[None, :] * O + n[:, None]
     if ADD:
         after = gl.load(norm + n)
+    if SMALL:
+        rate = gl.load(rates + n)[:, None]
+        other = gl.load(rates + O + n)[:, None] if ACT else rate
     if CHAINED:
         gl.inline_asm_elementwise("griddepcontrol.wait; mov.u32 $0, 0;", "=r", [], gl.int32, False, 1)
         gl.inline_asm_elementwise("griddepcontrol.launch_dependents; mov.u32 $0, 0;", "=r", [], gl.int32, False, 1)
@@ -87,13 +113,30 @@ def _few(w_desc, x_desc, bias, squares, hidden, norm, out, scaled, sums, parts, 
     for i in range(STEPS):
         s = i % STAGES
         mbarrier.wait(bars.index(s), (i // STAGES) & 1)
-        value = values.index(s).permute((1, 0))
-        acc = warpgroup_mma(weights.index(s), value, acc, is_async=True)
-        if ACT:
-            second = warpgroup_mma(weights.index(STAGES + s), value, second, is_async=True)
-            acc, second = warpgroup_mma_wait(num_outstanding=0, deps=(acc, second))
+        if SMALL:
+            scale = _shrink(values.index(s), shrunk.index(i & 1), COLUMNS)
+            scale = gl.convert_layout(scale, gl.SliceLayout(0, layout))[None, :]
+            gl.thread_barrier()
+            value = shrunk.index(i & 1).permute((1, 0))
+            none = gl.zeros((BN, BM), gl.float32, layout)
+            y = warpgroup_mma(weights.index(s), value, none, use_acc=False, max_num_imprecise_acc=BK, is_async=True)
+            if ACT:
+                z = warpgroup_mma(
+                    weights.index(STAGES + s), value, none, use_acc=False, max_num_imprecise_acc=BK, is_async=True
+                )
+                y, z = warpgroup_mma_wait(num_outstanding=0, deps=(y, z))
+                second += z * scale
+            else:
+                y = warpgroup_mma_wait(num_outstanding=0, deps=(y,))
+            acc += y * scale
         else:
-            acc = warpgroup_mma_wait(num_outstanding=0, deps=(acc,))
+            value = values.index(s).permute((1, 0))
+            acc = warpgroup_mma(weights.index(s), value, acc, is_async=True)
+            if ACT:
+                second = warpgroup_mma(weights.index(STAGES + s), value, second, is_async=True)
+                acc, second = warpgroup_mma_wait(num_outstanding=0, deps=(acc, second))
+            else:
+                acc = warpgroup_mma_wait(num_outstanding=0, deps=(acc,))
         if i + STAGES < STEPS:
             gl.thread_barrier()  # why: a tile is overwritten when all warps have read it
             _ask(w_desc, weights, bars, i + STAGES, tile * BN, split, O, BK, SHARE, STAGES, BYTES, ACT)
@@ -113,6 +156,8 @@ def _few(w_desc, x_desc, bias, squares, hidden, norm, out, scaled, sums, parts, 
             acc += gl.load(parts + j * BM * N + spot, cache_modifier=".cg")
             if ACT:
                 second += gl.load(parts + j * BM * N + O + spot, cache_modifier=".cg")
+    if SMALL:
+        acc, second = acc * rate, second * other
     if FOLDED:
         acc, second = acc * factor, second * factor
     if BIAS:
@@ -145,7 +190,8 @@ def run_hopper(
     outputs, inputs = weight.shape
     _few[grid](
         _described(weight, tile.bn, tile.bk), _described(x, height, tile.bk), *memory, x.shape[0], eps, outputs, inputs,
-        height, tile.bn, tile.bk, tile.splits, tile.stages, *folds, True, tile.warps, num_warps=tile.warps, **CHAINED,
+        height, tile.bn, tile.bk, tile.splits, tile.stages, *folds, True, tile.warps,
+        gl.NVMMASharedLayout.get_default_for([height, tile.bk], gl.float8e4nv), num_warps=tile.warps, **CHAINED,
     )  # fmt: skip
 
 

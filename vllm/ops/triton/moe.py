@@ -5,9 +5,10 @@
     down  grid (block, tile of E): weight * down of the rows, in the order of tokens
     join  the sum over a token's experts, in their order
 
-With few tokens every (token, expert) pair is a block of its own, nothing is sorted, and down and join are one product;
-with many the products are those of `moe_hopper.py`, or the library's. Nothing looks at the host, all shapes come from
-the number of tokens, and no sum depends on who came first. Tiles are in `moe_tiles.py`.
+With few tokens every (token, expert) pair is a block of its own, nothing is sorted, and down and join are one product
+whose weights are on their way before up is done; with many the products are those of `moe_hopper.py`, or the library's.
+The norms around may be folded in (`ops/fold.py`). Nothing looks at the host, all shapes come from the number of tokens,
+and no sum depends on who came first. Tiles are in `moe_tiles.py`.
 """
 
 import functools
@@ -18,10 +19,11 @@ import torch
 import triton
 import triton.language as tl
 
+from vllm.ops.fold import Folded, folded_choose, folded_experts
 from vllm.ops.moe import choose, experts
 from vllm.ops.table import Target
 from vllm.ops.triton.activation import KINDS, activate_mul_triton, gated
-from vllm.ops.triton.chain import CHAINED, IS_CHAINED, follow
+from vllm.ops.triton.chain import CHAINED, IS_CHAINED, behind, follow, lead
 from vllm.ops.triton.moe_sort import Sorted, sort
 from vllm.ops.triton.moe_tiles import Tiles, tiles
 from vllm.util.log import get_logger
@@ -38,11 +40,12 @@ _EXACT_SUM = 2048
 def _logits(x, w, out, T, x_stride, E: tl.constexpr, X: tl.constexpr, BT: tl.constexpr, BX: tl.constexpr,
             BE: tl.constexpr, SPLITS: tl.constexpr):  # fmt: skip
     """A share of the router's product, in float32."""
+    lead()
     t = tl.program_id(0) * BT + tl.arange(0, BT)
     e, split = tl.program_id(1) * BX + tl.arange(0, BX), tl.program_id(2)
     share: tl.constexpr = (E + BE * SPLITS - 1) // (BE * SPLITS)
     acc = tl.zeros((BT, BX), tl.float32)
-    follow()
+    behind()
     for i in range(share):
         at = (split * share + i) * BE + tl.arange(0, BE)
         row = tl.load(x + t[:, None].to(tl.int64) * x_stride + at[None, :], (t[:, None] < T) & (at[None, :] < E), 0.0)
@@ -54,7 +57,8 @@ def _logits(x, w, out, T, x_stride, E: tl.constexpr, X: tl.constexpr, BT: tl.con
 
 
 @triton.jit
-def _top(logits, weights, experts, T, X: tl.constexpr, XP: tl.constexpr, A: tl.constexpr, SPLITS: tl.constexpr,
+def _top(logits, squares, factors, weights, experts, T, eps, E: tl.constexpr, X: tl.constexpr, XP: tl.constexpr,
+         A: tl.constexpr, SPLITS: tl.constexpr, FOLDED: tl.constexpr, FP: tl.constexpr,
          RENORMALIZE: tl.constexpr):  # fmt: skip
     """A token's experts, best first, and their weights."""
     token = tl.program_id(0).to(tl.int64)
@@ -63,6 +67,11 @@ def _top(logits, weights, experts, T, X: tl.constexpr, XP: tl.constexpr, A: tl.c
     value = tl.zeros((XP,), tl.float32)
     for s in tl.static_range(SPLITS):
         value += tl.load(logits + (s * T + token) * X + x, x < X, 0.0)
+    if FOLDED:
+        s = tl.arange(0, FP)
+        factor = tl.rsqrt(tl.sum(tl.load(squares + s * T + token, s < FOLDED, 0.0), 0) / E + eps)
+        tl.store(factors + token, factor)
+        value *= factor
     # why: NaN equals nothing and is not larger than anything, and every token must have its experts
     value = tl.where(x < X, tl.where(value == value, value, -3e38), float("-inf"))
     chance = tl.exp(value - tl.max(value, 0))
@@ -118,9 +127,9 @@ def _rows(experts, order, blocks, block, BM: tl.constexpr, ALONE: tl.constexpr):
 
 
 @triton.jit
-def _up(x, w, weights, out, experts, order, blocks, x_stride, E: tl.constexpr, I: tl.constexpr, A: tl.constexpr,  # noqa: E741
-        BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, KIND: tl.constexpr, GATED: tl.constexpr,
-        ALONE: tl.constexpr, TURNED: tl.constexpr):  # fmt: skip
+def _up(x, w, weights, factors, out, experts, order, blocks, x_stride, E: tl.constexpr, I: tl.constexpr,  # noqa: E741
+        A: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, KIND: tl.constexpr,
+        GATED: tl.constexpr, ALONE: tl.constexpr, TURNED: tl.constexpr, FOLDED: tl.constexpr):  # fmt: skip
     follow()
     expert, place, pair, real = _rows(experts, order, blocks, tl.program_id(0), BM, ALONE)
     if expert < 0:
@@ -147,6 +156,10 @@ def _up(x, w, weights, out, experts, order, blocks, x_stride, E: tl.constexpr, I
             gate = tl.dot(rows, tl.load(spot, there, 0.0), gate, input_precision="ieee")
             if GATED:
                 up = tl.dot(rows, tl.load(spot + I * E, there, 0.0), up, input_precision="ieee")
+    if FOLDED:
+        factor = tl.load(factors + pair // A, real, 0.0)
+        factor = factor[None, :] if TURNED else factor[:, None]
+        gate, up = gate * factor, up * factor
     y = gated(gate, up, KIND) if GATED else gated(gate, 1.0, KIND)
     if TURNED:
         y = tl.trans(y)
@@ -157,23 +170,35 @@ def _up(x, w, weights, out, experts, order, blocks, x_stride, E: tl.constexpr, I
 
 
 @triton.jit
-def _down_alone(h, w, out, experts, E: tl.constexpr, I: tl.constexpr, A: tl.constexpr, BN: tl.constexpr,  # noqa: E741
-                BK: tl.constexpr):  # fmt: skip
+def _down_alone(h, w, experts, hidden, norm, out, scaled, sums, T, E: tl.constexpr, I: tl.constexpr,  # noqa: E741
+                A: tl.constexpr, BN: tl.constexpr, KP: tl.constexpr, ADD: tl.constexpr):  # fmt: skip
     """One token: its experts' weights as one matrix, side by side."""
-    token, n = tl.program_id(0), tl.program_id(1) * BN + tl.arange(0, BN)
-    m, k = tl.arange(0, 16), tl.arange(0, BK)
-    each: tl.constexpr = (I + BK - 1) // BK
-    acc = tl.zeros((16, BN), tl.float32)
-    follow()
-    for i in range(A * each):
-        pair, at = token * A + i // each, i % each * BK + k
-        expert = tl.load(experts + pair).to(tl.int64)
-        row = tl.load(h + pair * I + m[:, None] * 0 + at[None, :], (m[:, None] < 1) & (at[None, :] < I), 0.0)
-        spot = w + expert * (E * I) + n[None, :].to(tl.int64) * I + at[:, None]
-        weight = tl.load(spot, (n[None, :] < E) & (at[:, None] < I), 0.0)
-        acc = tl.dot(row, weight, acc, input_precision="ieee")
-    spot, there = out + token * E + m[:, None] * E + n[None, :], (m[:, None] < 1) & (n[None, :] < E)
-    tl.store(spot, acc.to(out.dtype.element_ty), there)
+    token, tile = tl.program_id(0), tl.program_id(1)
+    lead()
+    n, k = tile * BN + tl.arange(0, BN), tl.arange(0, KP)
+    # why: the kernel before the last one chose, so choice and weights are there before `follow`
+    expert = tl.load(experts + token * A + k // I, k < A * I, 0).to(tl.int64)
+    spot = expert[None, :] * (E * I) + n[:, None].to(tl.int64) * I + (k % I)[None, :]
+    weight = tl.load(w + spot, (n[:, None] < E) & (k[None, :] < A * I), 0.0, eviction_policy="evict_first")
+    after = tl.load(norm + n, n < E, 0.0) if ADD else 0.0
+    behind()
+    at = token * E + n
+    stream = tl.load(hidden + at, n < E, 0.0) if ADD else 0.0
+    row = tl.load(h + token * (A * I) + k, k < A * I, 0.0).to(tl.float32)
+    y = tl.sum(weight.to(tl.float32) * row[None, :], 1).to(out.dtype.element_ty)
+    if ADD:
+        y = _onto(y, stream, after, scaled, sums + tile * T + token, at, n < E)
+    tl.store(out + at, y, n < E)
+
+
+@triton.jit
+def _onto(y, stream, after, scaled, sums, at, there):
+    """A part of a row added to the stream; also what the next norm needs of it."""
+    y = y + stream
+    wide = tl.where(there, y.to(tl.float32), 0.0)
+    tl.store(scaled + at, (wide * after).to(y.dtype), there)
+    tl.store(sums, tl.sum(wide * wide, 0))
+    return y
 
 
 @triton.jit
@@ -207,11 +232,15 @@ def _down(h, w, weights, out, order, blocks, E: tl.constexpr, I: tl.constexpr, B
 
 
 @triton.jit
-def _join(y, weights, place, out, E: tl.constexpr, A: tl.constexpr, BLOCK: tl.constexpr, SORTED: tl.constexpr):
+def _join(y, weights, place, hidden, norm, out, scaled, sums, E: tl.constexpr, A: tl.constexpr, BLOCK: tl.constexpr,
+          SORTED: tl.constexpr, ADD: tl.constexpr):  # fmt: skip
     """Sum over a token's experts; `SORTED`: y is in sorted order and not weighted yet."""
     token = tl.program_id(0).to(tl.int64)
     e = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     follow()
+    at = token * E + e
+    if ADD:
+        stream, after = tl.load(hidden + at, e < E, 0.0), tl.load(norm + e, e < E, 0.0)
     acc = tl.zeros((BLOCK,), tl.float32)
     for a in tl.static_range(A):
         pair = token * A + a
@@ -220,7 +249,10 @@ def _join(y, weights, place, out, E: tl.constexpr, A: tl.constexpr, BLOCK: tl.co
             acc += row * tl.load(weights + pair)
         else:
             acc += tl.load(y + pair * E + e, e < E, 0.0).to(tl.float32)
-    tl.store(out + token * E + e, acc.to(out.dtype.element_ty), e < E)
+    value = acc.to(out.dtype.element_ty)
+    if ADD:
+        value = _onto(value, stream, after, scaled, sums + tl.program_id(1) * tl.num_programs(0) + token, at, e < E)
+    tl.store(out + at, value, e < E)
 
 
 @triton.jit
@@ -243,6 +275,25 @@ def choose_triton(
     x_TE: torch.Tensor, packed: object, top_k: int, renormalize: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """See the op. Experts are int32."""
+    return _chosen(x_TE, packed, top_k, renormalize, None, 0.0)[:2]
+
+
+def _may_fold(target: Target) -> bool:
+    return _can(target) and target.dtype is torch.bfloat16
+
+
+@folded_choose.kernel("triton", when=_may_fold)
+def folded_choose_triton(
+    f: Folded, eps: float, packed: object, top_k: int, renormalize: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """See the op, for at most 128 tokens."""
+    return _chosen(f.scaled, packed, top_k, renormalize, f.squares, eps)
+
+
+def _chosen(
+    x_TE: torch.Tensor, packed: object, top_k: int, renormalize: bool, squares: torch.Tensor | None, eps: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weights, experts and, with `squares` of a folded norm, factors."""
     assert isinstance(packed, torch.Tensor)
     (tokens, width), num = x_TE.shape, packed.shape[0]
     splits = 8 if tokens <= 32 else 2 if tokens <= 128 else 1
@@ -262,12 +313,15 @@ def choose_triton(
             logits, weights, ids, tokens, num, wide, top_k, triton.next_power_of_2(top_k), renormalize, 4, num_warps=4,
             **CHAINED,
         )  # fmt: skip
-        return weights, ids
+        assert squares is None, "norms are folded for few tokens only"
+        return weights, ids, weights
+    factors = torch.empty(tokens, dtype=torch.float32, device=x_TE.device)
+    shares = 0 if squares is None else squares.shape[0]
     _top[(tokens,)](
-        logits, weights, ids, tokens, num, wide, top_k, splits, renormalize, num_warps=4,
-        **CHAINED,
+        logits, logits if squares is None else squares, factors, weights, ids, tokens, eps, width, num, wide, top_k,
+        splits, shares, triton.next_power_of_2(max(1, shares)), renormalize, num_warps=4, **CHAINED,
     )  # fmt: skip
-    return weights, ids
+    return weights, ids, factors
 
 
 @experts.kernel("triton", when=_can)
@@ -283,7 +337,7 @@ def experts_triton(
     args = (x_TE, weights_TA, experts_TA, up_XJE, down_XEI)
     pairs, num = experts_TA.numel(), up_XJE.shape[0]
     if pairs >= _MANY * num and up_XJE.shape[1] == 2 * down_XEI.shape[2]:
-        hopper = _hopper()
+        hopper = hopper_products()
         if hopper is not None and hopper.can(x_TE, up_XJE, down_XEI, act):
             return by_hopper(*args)
         if x_TE.dtype is torch.bfloat16 and up_XJE.shape[2] % 8 == 0 and down_XEI.shape[2] % 8 == 0:
@@ -292,7 +346,7 @@ def experts_triton(
 
 
 @functools.cache
-def _hopper() -> ModuleType | None:
+def hopper_products() -> ModuleType | None:
     """The products for Hopper's warpgroups, where there is such a chip and this Triton can compile them."""
     if not IS_CHAINED or torch.cuda.get_device_capability()[0] != 9:
         return None
@@ -305,6 +359,14 @@ def _hopper() -> ModuleType | None:
     return module
 
 
+Choice = tuple[torch.Tensor, torch.Tensor]
+"""Weights and experts of each token."""
+Onto = tuple[torch.Tensor, torch.Tensor]
+"""The stream that the result is added to, and the weight of the norm behind."""
+Ends = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""The result, or with an `Onto` what a `Folded` holds."""
+
+
 def grouped(
     x: torch.Tensor,
     weights: torch.Tensor,
@@ -315,20 +377,53 @@ def grouped(
     z: Tiles,
 ) -> torch.Tensor:
     """The kernels of this file with tiles of one's own choice."""
+    return _grouped(x, (weights, chosen), up, down, act, z, None, None)[0]
+
+
+@folded_experts.kernel("triton", when=_may_fold)
+def folded_experts_triton(
+    f: Folded,
+    factor_T: torch.Tensor,
+    weights_TA: torch.Tensor,
+    experts_TA: torch.Tensor,
+    up_XJE: torch.Tensor,
+    down_XEI: torch.Tensor,
+    act: str,
+    weight_E: torch.Tensor,
+) -> Folded:
+    """See the op; the sum takes the place of h."""
+    z, choice = tiles(experts_TA.numel(), up_XJE.shape[0], f.hidden.dtype), (weights_TA, experts_TA)
+    return Folded(*_grouped(f.scaled, choice, up_XJE, down_XEI, act, z, factor_T, (f.hidden, weight_E)))
+
+
+def _grouped(
+    x: torch.Tensor,
+    choice: Choice,
+    up: torch.Tensor,
+    down: torch.Tensor,
+    act: str,
+    z: Tiles,
+    factor: torch.Tensor | None,
+    onto: Onto | None,
+) -> Ends:
+    """`factor`: of the rows' folded norm."""
+    weights, chosen = choice
     if z.rows_alone >= chosen.numel():
-        h = up_product(x, up, down.shape[2], (weights, chosen), None, act, z)
-        return down_alone(h, down, chosen, z)
+        return down_alone(up_product(x, up, down.shape[2], choice, None, act, z, factor), down, chosen, z, onto)
     s = sort(chosen, down.shape[0], z.bm)
-    h = up_product(x, up, down.shape[2], (weights, chosen), s, act, z)
-    return _joined(down_product(h, down, weights, s, z), weights, s.place, chosen.shape[0], False, x.dtype)
-
-
-Choice = tuple[torch.Tensor, torch.Tensor]
-"""Weights and experts of each token."""
+    h = up_product(x, up, down.shape[2], choice, s, act, z, factor)
+    return _joined(down_product(h, down, weights, s, z), weights, s.place, chosen.shape[0], False, x.dtype, onto)
 
 
 def up_product(
-    x: torch.Tensor, up: torch.Tensor, inter: int, choice: Choice, s: Sorted | None, act: str, z: Tiles
+    x: torch.Tensor,
+    up: torch.Tensor,
+    inter: int,
+    choice: Choice,
+    s: Sorted | None,
+    act: str,
+    z: Tiles,
+    factor: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """act(gate) * up of every pair, in sorted order: [pairs, I]. Without an order also times the pair's weight."""
     (weights, chosen), width, t = choice, x.shape[1], z.up
@@ -336,20 +431,30 @@ def up_product(
     order, blocks, num = (chosen, chosen, pairs) if s is None else (s.order, s.blocks, s.num_blocks)
     h = torch.empty((pairs, inter), dtype=x.dtype, device=x.device)
     _up[(num, triton.cdiv(inter, t.bn))](
-        x, up, weights, h, chosen, order, blocks, x.stride(0), width, inter, chosen.shape[1], z.bm, t.bn, t.bk,
-        KINDS[act], up.shape[1] == 2 * inter, alone, t.turned, num_warps=t.warps, num_stages=t.stages, **CHAINED,
+        x, up, weights, weights if factor is None else factor, h, chosen, order, blocks, x.stride(0), width, inter,
+        chosen.shape[1], z.bm, t.bn, t.bk, KINDS[act], up.shape[1] == 2 * inter, alone, t.turned, factor is not None,
+        num_warps=t.warps, num_stages=t.stages, **CHAINED,
     )  # fmt: skip
     return h
 
 
-def down_alone(h: torch.Tensor, down: torch.Tensor, chosen: torch.Tensor, z: Tiles) -> torch.Tensor:
+def down_alone(h: torch.Tensor, down: torch.Tensor, chosen: torch.Tensor, z: Tiles, onto: Onto | None = None) -> Ends:
     """The sum over each token's experts of down, from rows that are weighted: [T, E]."""
     (_, width, inter), (tokens, top_k), t = down.shape, chosen.shape, z.down
-    out = torch.empty((tokens, width), dtype=h.dtype, device=h.device)
-    _down_alone[(tokens, triton.cdiv(width, t.bn))](
-        h, down, out, chosen, width, inter, top_k, t.bn, t.bk, num_warps=t.warps, num_stages=t.stages, **CHAINED
-    )
-    return out
+    tiles = triton.cdiv(width, t.bn)
+    ends = _ends(onto, tokens, width, tiles, h.dtype, h.device)
+    _down_alone[(tokens, tiles)](
+        h, down, chosen, *(onto or ends[:2]), *ends, tokens, width, inter, top_k, t.bn,
+        triton.next_power_of_2(top_k * inter), onto is not None, num_warps=t.warps, **CHAINED,
+    )  # fmt: skip
+    return ends
+
+
+def _ends(onto: Onto | None, tokens: int, width: int, shares: int, dtype: torch.dtype, device: torch.device) -> Ends:
+    if onto is None:
+        out = torch.empty((tokens, width), dtype=dtype, device=device)
+        return out, out, out
+    return onto[0], torch.empty_like(onto[0]), torch.empty((shares, tokens), dtype=torch.float32, device=device)
 
 
 def down_product(h: torch.Tensor, down: torch.Tensor, weights: torch.Tensor, s: Sorted, z: Tiles) -> torch.Tensor:
@@ -364,17 +469,23 @@ def down_product(h: torch.Tensor, down: torch.Tensor, weights: torch.Tensor, s: 
 
 
 def _joined(
-    y: torch.Tensor, weights: torch.Tensor, place: torch.Tensor, tokens: int, is_sorted: bool, dtype: torch.dtype
-) -> torch.Tensor:
-    out = torch.empty((tokens, y.shape[1]), dtype=dtype, device=y.device)
-    block = (
-        min(1024, triton.next_power_of_2(y.shape[1])) if tokens > 64 else min(256, triton.next_power_of_2(y.shape[1]))
-    )
-    _join[(tokens, triton.cdiv(y.shape[1], block))](
-        y, weights, place, out, y.shape[1], weights.shape[1], block, is_sorted, num_warps=4 if block > 256 else 1,
-        **CHAINED,
+    y: torch.Tensor,
+    weights: torch.Tensor,
+    place: torch.Tensor,
+    tokens: int,
+    is_sorted: bool,
+    dtype: torch.dtype,
+    onto: Onto | None,
+) -> Ends:
+    width = y.shape[1]
+    block = min(1024 if tokens > 64 else 256, triton.next_power_of_2(width))
+    shares = triton.cdiv(width, block)
+    ends = _ends(onto, tokens, width, shares, dtype, y.device)
+    _join[(tokens, shares)](
+        y, weights, place, *(onto or ends[:2]), *ends, width, weights.shape[1], block, is_sorted, onto is not None,
+        num_warps=4 if block > 256 else 1, **CHAINED,
     )  # fmt: skip
-    return out
+    return ends
 
 
 def _spread_rows(x: torch.Tensor, s: Sorted, top_k: int) -> torch.Tensor:
@@ -390,11 +501,11 @@ def by_hopper(
     x: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor, up: torch.Tensor, down: torch.Tensor
 ) -> torch.Tensor:
     """Rows are copied into sorted order; up makes silu(gate) * up in one pass."""
-    hopper = _hopper()
+    hopper = hopper_products()
     assert hopper is not None
     s = sort(chosen, up.shape[0], hopper.ROWS)
     h = hopper.product(_spread_rows(x, s, chosen.shape[1]), up, s, True)
-    return _joined(hopper.product(h, down, s, False), weights, s.place, chosen.shape[0], True, x.dtype)
+    return _joined(hopper.product(h, down, s, False), weights, s.place, chosen.shape[0], True, x.dtype, None)[0]
 
 
 def by_library(
@@ -405,4 +516,4 @@ def by_library(
     rows = _spread_rows(x, s, chosen.shape[1])
     h = activate_mul_triton(torch._grouped_mm(rows, up.transpose(1, 2), offs=s.ends), act)
     y = torch._grouped_mm(h, down.transpose(1, 2), offs=s.ends)
-    return _joined(y, weights, s.place, chosen.shape[0], True, x.dtype)
+    return _joined(y, weights, s.place, chosen.shape[0], True, x.dtype, None)[0]

@@ -22,6 +22,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+from vllm.ops.triton.chain import CHAINED, IS_CHAINED
 from vllm.ops.triton.moe_sort import Sorted
 
 ROWS = 128
@@ -30,18 +31,32 @@ _STAGES = 4
 
 
 @gluon.jit
-def _copy(xd, wd, blocks, total, x_buf, w_buf, full, empty, J: gl.constexpr, K: gl.constexpr, TILES: gl.constexpr,
-          GATED: gl.constexpr, BK: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
+def _spot(blocks, i, rows, TILES: gl.constexpr, GROUP: gl.constexpr):
+    """(expert, first row, end of its rows, tile of outputs) of tile i; without a list the one expert has all rows."""
+    if GROUP:
+        # why: programs at work at one time share rows and weights, which then stay in the cache
+        above = i // (GROUP * TILES) * GROUP
+        height = gl.minimum((rows + 127) // 128 - above, GROUP)
+        expert, first, last = above * 0, (above + i % (GROUP * TILES) % height) * 128, rows
+        tile = i % (GROUP * TILES) // height
+    else:
+        block = blocks + i // TILES * 3
+        expert, first, last, tile = gl.load(block), gl.load(block + 1), gl.load(block + 2), i % TILES
+    return expert, first, last, tile
+
+
+@gluon.jit
+def _copy(xd, wd, blocks, total, rows, x_buf, w_buf, full, empty, J: gl.constexpr, K: gl.constexpr, TILES: gl.constexpr,
+          GATED: gl.constexpr, GROUP: gl.constexpr, BK: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
     it = 0
     for i in range(gl.program_id(0), total, gl.num_programs(0)):
-        block = i // TILES
-        expert, first = gl.load(blocks + block * 3), gl.load(blocks + block * 3 + 1)
+        expert, first, _, tile = _spot(blocks, i, rows, TILES, GROUP)
         if expert >= 0:
             if GATED:
-                low = expert * J + i % TILES * 128
+                low = expert * J + tile * 128
                 high = low + J // 2
             else:
-                low = expert * J + i % TILES * 256
+                low = expert * J + tile * 256
                 high = low + 128
             for k in range(0, K, BK):
                 s = it % STAGES
@@ -55,14 +70,13 @@ def _copy(xd, wd, blocks, total, x_buf, w_buf, full, empty, J: gl.constexpr, K: 
 
 
 @gluon.jit
-def _multiply(half: gl.constexpr, blocks, total, out, x_buf, w_mma, full, empty, J: gl.constexpr, K: gl.constexpr,
-              TILES: gl.constexpr, GATED: gl.constexpr, BK: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
+def _multiply(half: gl.constexpr, blocks, total, rows, out, x_buf, w_mma, full, empty, J: gl.constexpr, K: gl.constexpr,
+              TILES: gl.constexpr, GATED: gl.constexpr, GROUP: gl.constexpr, BK: gl.constexpr,
+              STAGES: gl.constexpr):  # fmt: skip
     ACC: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 256, 16])
     it = 0
     for i in range(gl.program_id(0), total, gl.num_programs(0)):
-        block = i // TILES
-        expert, first = gl.load(blocks + block * 3), gl.load(blocks + block * 3 + 1)
-        last = gl.load(blocks + block * 3 + 2)
+        expert, first, last, tile = _spot(blocks, i, rows, TILES, GROUP)
         if expert >= 0:
             acc = gl.full([64, 256], 0.0, gl.float32, layout=ACC)
             s = it % STAGES
@@ -90,14 +104,15 @@ def _multiply(half: gl.constexpr, blocks, total, out, x_buf, w_mma, full, empty,
                 wide: gl.constexpr = 256
             LAYOUT: gl.constexpr = y.type.layout
             row = first + half * 64 + gl.arange(0, 64, layout=gl.SliceLayout(1, LAYOUT))
-            n = i % TILES * wide + gl.arange(0, wide, layout=gl.SliceLayout(0, LAYOUT))
+            n = tile * wide + gl.arange(0, wide, layout=gl.SliceLayout(0, LAYOUT))
             spot = out + row.to(gl.int64)[:, None] * width + n[None, :]
             gl.store(spot, y.to(out.dtype.element_ty), (row < last)[:, None] & (n < width)[None, :])
 
 
-@gluon.jit(do_not_specialize=["total"])
-def _product(xd, wd, blocks, total, out, J: gl.constexpr, K: gl.constexpr, TILES: gl.constexpr, GATED: gl.constexpr,
-             BK: gl.constexpr, STAGES: gl.constexpr, num_warps: gl.constexpr):  # fmt: skip
+@gluon.jit(do_not_specialize=["total", "rows"])
+def _product(xd, wd, blocks, total, rows, out, J: gl.constexpr, K: gl.constexpr, TILES: gl.constexpr,
+             GATED: gl.constexpr, GROUP: gl.constexpr, BK: gl.constexpr, STAGES: gl.constexpr,
+             CHAINED: gl.constexpr, num_warps: gl.constexpr):  # fmt: skip
     dtype: gl.constexpr = out.dtype.element_ty
     x_buf = gl.allocate_shared_memory(dtype, [2 * STAGES, 64, BK], xd.layout)
     w_buf = gl.allocate_shared_memory(dtype, [2 * STAGES, 128, BK], wd.layout)
@@ -110,13 +125,16 @@ def _product(xd, wd, blocks, total, out, J: gl.constexpr, K: gl.constexpr, TILES
         mbarrier.init(empty.index(s), count=2)
     fence_async_shared()
     gl.thread_barrier()
+    if CHAINED:
+        gl.inline_asm_elementwise("griddepcontrol.wait; mov.u32 $0, 0;", "=r", [], gl.int32, False, 1)
+        gl.inline_asm_elementwise("griddepcontrol.launch_dependents; mov.u32 $0, 0;", "=r", [], gl.int32, False, 1)
     gl.warp_specialize(
         [
-            (_multiply, (gl.constexpr(0), blocks, total, out, x_buf, w_mma, full, empty, J, K, TILES, GATED, BK,
-                         STAGES)),
-            (_multiply, (gl.constexpr(1), blocks, total, out, x_buf, w_mma, full, empty, J, K, TILES, GATED, BK,
-                         STAGES)),
-            (_copy, (xd, wd, blocks, total, x_buf, w_buf, full, empty, J, K, TILES, GATED, BK, STAGES)),
+            (_multiply, (gl.constexpr(0), blocks, total, rows, out, x_buf, w_mma, full, empty, J, K, TILES, GATED,
+                         GROUP, BK, STAGES)),
+            (_multiply, (gl.constexpr(1), blocks, total, rows, out, x_buf, w_mma, full, empty, J, K, TILES, GATED,
+                         GROUP, BK, STAGES)),
+            (_copy, (xd, wd, blocks, total, rows, x_buf, w_buf, full, empty, J, K, TILES, GATED, GROUP, BK, STAGES)),
         ],
         [4, 1],
         [240, 24],
@@ -138,6 +156,12 @@ def can(x: torch.Tensor, up: torch.Tensor, down: torch.Tensor, act: str) -> bool
     return is_half and whole and act == "silu" and down.shape[2] % 128 == 0 and down.shape[1] % 256 == 0
 
 
+def can_dense(x: torch.Tensor, weight_JK: torch.Tensor) -> bool:
+    """Whether `dense` serves, with a gate."""
+    is_half = x.dtype in (torch.bfloat16, torch.float16) and weight_JK.dtype == x.dtype
+    return is_half and weight_JK.shape[1] % 64 == 0 and weight_JK.shape[0] % 256 == 0 and x.stride(0) % 8 == 0
+
+
 def try_out() -> None:
     """Run the smallest calls. Raises whatever this Triton says of them."""
     blocks = torch.tensor([[0, 0, 2]], dtype=torch.int32, device="cuda")
@@ -157,6 +181,23 @@ def product(rows: torch.Tensor, weight_XJK: torch.Tensor, s: Sorted, is_gated: b
     tiles = -(-width // (128 if is_gated else 256))
     total = s.num_blocks * tiles
     _product[(min(total, _num_processors(rows.device.index or 0)),)](
-        xd, wd, s.blocks, total, out, outputs, inputs, tiles, is_gated, 64, _STAGES, num_warps=4
-    )
+        xd, wd, s.blocks, total, 0, out, outputs, inputs, tiles, is_gated, 0, 64, _STAGES, IS_CHAINED, num_warps=4,
+        **CHAINED,
+    )  # fmt: skip
+    return out
+
+
+def dense(x: torch.Tensor, weight_JK: torch.Tensor, is_gated: bool, group: int) -> torch.Tensor:
+    """The same with one weight for all rows."""
+    outputs, inputs = weight_JK.shape
+    width = outputs // 2 if is_gated else outputs
+    out = torch.empty((x.shape[0], width), dtype=x.dtype, device=x.device)
+    xd = TensorDescriptor.from_tensor(x, [64, 64], _LAYOUT)
+    wd = TensorDescriptor.from_tensor(weight_JK, [128, 64], _LAYOUT)
+    tiles = -(-width // (128 if is_gated else 256))
+    total = -(-x.shape[0] // 128) * tiles
+    _product[(min(total, _num_processors(x.device.index or 0)),)](
+        xd, wd, x, total, x.shape[0], out, outputs, inputs, tiles, is_gated, group, 64, _STAGES, IS_CHAINED,
+        num_warps=4, **CHAINED,
+    )  # fmt: skip
     return out

@@ -28,8 +28,8 @@ class Tiles:
 
 
 _TABLE = (
-    (0.1, Tiles(16, Tile(64, 64, 4, 6, True), Tile(16, 256, 4, 10), rows_alone=1 << 20)),
-    (0.3, Tiles(16, Tile(64, 128, 4, 2), Tile(32, 256, 4, 6), rows_alone=1 << 20)),
+    (0.1, Tiles(16, Tile(64, 64, 4, 6, True), Tile(4, 0, 8, 1), rows_alone=1 << 20)),
+    (0.3, Tiles(16, Tile(64, 128, 4, 2), Tile(4, 0, 8, 1), rows_alone=1 << 20)),
     (2.0, Tiles(16, Tile(32, 256, 4, 3), Tile(64, 128, 4, 3))),
     (8.0, Tiles(16, Tile(64, 128, 4, 2, True), Tile(64, 256, 4, 2))),
     (16.0, Tiles(32, Tile(64, 128, 4, 3), Tile(64, 128, 4, 3))),

@@ -76,8 +76,13 @@ def query_for(query, kept: tl.constexpr):
 
 @triton.jit
 def scores(q, k, scale, softcap, SOFTCAP: tl.constexpr):
-    """Scores of tile products, in powers of two."""
-    s = tl.dot(q, k, input_precision="ieee")
+    """Scores of a tile, in powers of two."""
+    return in_powers(tl.dot(q, k, input_precision="ieee"), scale, softcap, SOFTCAP)
+
+
+@triton.jit
+def in_powers(s, scale, softcap, SOFTCAP: tl.constexpr):
+    """Products as scores in powers of two."""
     if SOFTCAP:
         e = tl.exp2(s * (scale * 2.0 * 1.4426950408889634 / softcap))
         return softcap * 1.4426950408889634 * (1.0 - 2.0 / (e + 1.0))

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from vllm.ops.draw import LARGEST_U
-from vllm.ops.rows import FORBIDDEN, Gathered, RowOptions, RowState, gather_rows, pick
+from vllm.ops.rows import FORBIDDEN, PLACES, Gathered, RowOptions, RowState, gather_rows, pick
 from vllm.ops.table import Target
 from vllm.ops.triton.chain import CHAINED, follow, tickets
 from vllm.ops.triton.draw import _log1p, _mix
@@ -92,8 +92,9 @@ def _winner(logits, logit, at, temperature, first, second, LARGEST: tl.constexpr
 
 @triton.jit
 def _best(logits, rows, lens, temperatures, seeds, free_at, forbidden, top_k, top_p, min_p, count_slot, counts, values,
-          tokens, tickets, last, computed, out, V, stride, LARGEST: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr,
-          PARTS: tl.constexpr, PP: tl.constexpr, IDLE: tl.constexpr, OPTIONS: tl.constexpr):  # fmt: skip
+          tokens, tickets, last, computed, told, out, V, stride, LARGEST: tl.constexpr, F: tl.constexpr,
+          BLOCK: tl.constexpr, PARTS: tl.constexpr, PP: tl.constexpr, IDLE: tl.constexpr, OPTIONS: tl.constexpr,
+          TOLD: tl.constexpr):  # fmt: skip
     line, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     follow()
     row, length = tl.load(rows + line).to(tl.int64), tl.load(lens + line)
@@ -127,6 +128,8 @@ def _best(logits, rows, lens, temperatures, seeds, free_at, forbidden, top_k, to
     best = tl.min(tl.where(value == tl.max(value, 0), token, 0x7FFFFFFF), 0)
     tl.store(out + line, best.to(tl.int64))
     if row != IDLE:
+        if TOLD:
+            tl.store(told + row * TOLD + length % TOLD, best, cache_modifier=".wt")
         tl.store(last + row, best)
         tl.store(computed + row, length)
         if OPTIONS:
@@ -162,11 +165,16 @@ def gather_rows_triton(rows_N: torch.Tensor, state: RowState) -> Gathered:
 @pick.kernel("triton", when=_on_gpu)
 def pick_triton(logits_NV: torch.Tensor, rows_N: torch.Tensor, lens_N: torch.Tensor, state: RowState) -> torch.Tensor:
     """See the op; the logits stay as they are."""
-    return pick_lines(logits_NV, rows_N, lens_N, state, None)
+    return pick_lines(logits_NV, rows_N, lens_N, state, None, state.told)
 
 
 def pick_lines(
-    logits_NV: torch.Tensor, rows_N: torch.Tensor, lens_N: torch.Tensor, state: RowState, options: RowOptions | None
+    logits_NV: torch.Tensor,
+    rows_N: torch.Tensor,
+    lens_N: torch.Tensor,
+    state: RowState,
+    options: RowOptions | None,
+    told: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Choose for all lines, or with `options` for those that are not cut; the others' places are left empty."""
     lines, width = logits_NV.shape
@@ -178,8 +186,8 @@ def pick_lines(
     cuts = (unused,) * 5 if o is None else (o.top_k, o.top_p, o.min_p, o.count_slot, o.counts)
     _best[(lines, parts)](
         logits_NV, rows_N, lens_N, state.temperature, state.seed, state.free_at, state.forbidden, *cuts, values, tokens,
-        tickets(device, lines), state.last, state.computed, out, width, logits_NV.stride(0), LARGEST_U, FORBIDDEN,
-        _BLOCK, parts, triton.next_power_of_2(parts), state.last.shape[0] - 1, options is not None, num_warps=8,
-        **CHAINED,
+        tickets(device, lines), state.last, state.computed, state.last if told is None else told, out, width,
+        logits_NV.stride(0), LARGEST_U, FORBIDDEN, _BLOCK, parts, triton.next_power_of_2(parts),
+        state.last.shape[0] - 1, options is not None, 0 if told is None else PLACES, num_warps=8, **CHAINED,
     )  # fmt: skip
     return out

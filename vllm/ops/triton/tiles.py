@@ -6,7 +6,8 @@ Weights that are not in the table get a tile from rules.
 
 from dataclasses import dataclass
 
-from vllm.ops.triton.tiles_sm90 import TILES
+from vllm.ops.fold import Map
+from vllm.ops.triton.tiles_sm90 import TILES, TILES_E4M3
 
 _SMALL_KERNELS = 8.0
 """Microseconds that norms and activation of a layer take when they are not folded into the maps around them."""
@@ -28,13 +29,19 @@ class Tile:
     """`hopper`: the kernel with the copy engine, where there is one; `lone`: without products of tiles."""
 
 
-def tile_of(outputs: int, inputs: int, rows: int, must: bool = False, act: bool = False) -> Tile | None:
-    """The tile for a weight and as many rows; None where the library is better, unless there `must` be one."""
+def tile_of(
+    outputs: int, inputs: int, rows: int, must: bool = False, act: bool = False, small: bool = False
+) -> Tile | None:
+    """The tile for a weight and as many rows; None where the library is better, unless there `must` be one.
+
+    `small`: the weight is e4m3.
+    """
     bucket = next((r for r in _ROWS if r >= rows), None)
     if bucket is None:
         assert not must, f"{rows} rows are too many"
         return None
-    known = TILES.get((outputs, inputs, act, bucket)) or TILES.get((outputs, inputs, act, max(8, bucket)))
+    table = TILES_E4M3 if small else TILES
+    known = table.get((outputs, inputs, act, bucket)) or table.get((outputs, inputs, act, max(8, bucket)))
     if known is not None:
         *tile, ours, library = known
         return Tile(*tile) if must or ours < library else None
@@ -44,13 +51,16 @@ def tile_of(outputs: int, inputs: int, rows: int, must: bool = False, act: bool 
     )
 
 
-def most_rows(maps: list[tuple[int, int, bool]]) -> int:
-    """Rows up to which folding norms into a layer's maps (outputs, inputs, gated) is faster than leaving them alone."""
-    for rows in (64, 32):
-        times = [TILES[*one, rows][-2:] for one in maps if (*one, rows) in TILES]
-        if len(times) == len(maps) and sum(t[0] for t in times) < sum(t[1] for t in times) + _SMALL_KERNELS:
+def most_rows(maps: list[Map]) -> int:
+    """Rows up to which folding norms into a layer's maps is faster than leaving them alone."""
+    for rows in (64, 32, 8):
+        found = [(TILES_E4M3 if small else TILES).get((*one, rows)) for *one, small in maps]
+        times = [tile[-2:] for tile in found if tile is not None]
+        if len(times) < len(maps):
+            return 32
+        if sum(t[0] for t in times) < sum(t[1] for t in times) + _SMALL_KERNELS:
             return rows
-    return 8 if all((*one, 8) in TILES for one in maps) else 32
+    return 8
 
 
 def _by_rule(wide: int, inputs: int, rows: int, act: bool) -> Tile:
