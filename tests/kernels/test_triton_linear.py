@@ -115,7 +115,7 @@ def test_who_does_what():
 
 
 @pytest.mark.skipif(DEVICE == "cuda" and torch.cuda.get_device_capability() < (8, 9), reason="no e4m3")
-@pytest.mark.parametrize("case", [(1, 512, 96), (1, 384, 128), (5, 512, 128), (20, 1024, 256), (40, 768, 192)], ids=str)
+@pytest.mark.parametrize("case", [(1, 512, 96), (1, 384, 128), (5, 512, 128), (20, 512, 128), (40, 384, 192)], ids=str)
 @pytest.mark.parametrize("way", ["lone", "plain", "hopper"])
 def test_e4m3_weights(way, case):
     """Folded maps whose weights have 8 bits and a scale per row."""

@@ -104,7 +104,7 @@ def test_experts(case, z, act, dtype):
 
 @pytest.mark.parametrize("z", [ALONE, SORTED, TURNED], ids=["alone", "sorted", "turned"])
 @pytest.mark.parametrize("act", ["silu", "plain gelu_tanh"])
-@pytest.mark.parametrize("tokens", [1, 9])
+@pytest.mark.parametrize("tokens", [1, 4])
 def test_folded_experts(tokens, act, z, monkeypatch):
     """Norms around the experts folded into their kernels."""
     torch.manual_seed(0)
@@ -157,7 +157,7 @@ def test_hopper_s_products(case, dtype):
     assert error <= experts.tol.of(dtype), f"{error:.2e}"
 
 
-@pytest.mark.parametrize("case", [(3, 64, 96), (70, 128, 512), (128, 256, 1024), (300, 512, 256)], ids=str)
+@pytest.mark.parametrize("case", [(3, 64, 96), (70, 128, 256), (128, 128, 512), (300, 128, 256)], ids=str)
 def test_a_map_with_its_activation(case, monkeypatch):
     """On Hopper by the products of experts, with all rows for one."""
     torch.manual_seed(0)
