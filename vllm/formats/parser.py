@@ -7,6 +7,7 @@ without any mark comes out unchanged. White space around thoughts, and between t
 Called by: entrypoints.
 """
 
+import itertools
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -51,7 +52,7 @@ class Parser:
         self._events: list[Event] = []
         self._num_calls = 0
         self._in_call = False
-        self._held = ""
+        self._held: list[str] = []
         """White space that is shown only if something follows."""
         self._trims = False
         """White space that comes now is left out."""
@@ -130,11 +131,11 @@ class Parser:
         """From behind the span's begin to behind its end. A call ends it too."""
         calls = self.format.tools if self._reads_calls else None
         begins = calls.begins if calls is not None else ()
-        self._held, self._trims, self._is_thinking = "", True, True
+        self._held, self._trims, self._is_thinking = [], True, True
         found = yield from self.source.until((span.end, *span.ends, *begins), self.think)
         if not found:
             return
-        self._held, self._trims, self._is_thinking = "", True, False
+        self._held, self._trims, self._is_thinking = [], True, False
         if found in begins:
             yield from self._calls(found)
 
@@ -166,7 +167,7 @@ class Parser:
             self.end()
         index = self._num_calls
         self._num_calls, self._in_call = index + 1, True
-        self._held, self._trims, self._in_text = "", True, False
+        self._held, self._trims, self._in_text = [], True, False
         self._events.append(CallStart(index, call_id or self._new_id(name, index), name))
 
     def arguments(self, text: str) -> None:
@@ -187,7 +188,7 @@ class Parser:
 
     def part(self) -> None:
         """What comes next is apart from what came: white space between them is left out."""
-        self._held, self._trims = "", True
+        self._held, self._trims = [], True
 
     def knows(self, name: str) -> bool:
         """Whether the request has a tool of this name."""
@@ -208,31 +209,39 @@ class Parser:
             self._trims = False
         if not (self._reads_calls or self.format.reasoning):
             return text
-        whole = self._held + text
-        shown = whole.rstrip()
-        self._held = whole[len(shown) :]
+        shown = text.rstrip()
+        if shown:
+            held, self._held = self._held, []
+            held.append(shown)
+            shown, text = "".join(held), text[len(shown) :]
+        if text:
+            self._held.append(text)  # why: joined only once, however many pieces of white space come
         return shown
 
     def _release(self) -> None:
         """The end: white space behind the text belongs to it, behind thoughts and calls to nothing."""
         if self._held and not self._trims and not self._is_thinking:
-            self._events.append(TextDelta(self._held))
-        self._held = ""
+            self._events.append(TextDelta("".join(self._held)))
+        self._held = []
+
+
+def _place(event: Event) -> tuple[type, int]:
+    """What events share that can be one."""
+    return type(event), event.index if isinstance(event, CallArguments) else 0
 
 
 def _joined(events: list[Event]) -> list[Event]:
     """The same with neighbouring pieces of one kind in one."""
     out: list[Event] = []
-    for event in events:
-        last = out[-1] if out else None
-        if isinstance(event, TextDelta) and isinstance(last, TextDelta):
-            out[-1] = TextDelta(last.text + event.text)
-        elif isinstance(event, ReasoningDelta) and isinstance(last, ReasoningDelta):
-            out[-1] = ReasoningDelta(last.text + event.text)
-        elif isinstance(event, CallArguments) and isinstance(last, CallArguments) and last.index == event.index:
-            out[-1] = CallArguments(event.index, last.text + event.text)
+    for (kind, index), group in itertools.groupby(events, _place):
+        same = list(group)
+        texts = [event.text for event in same if isinstance(event, TextDelta | ReasoningDelta | CallArguments)]
+        if len(texts) < 2:
+            out += same
+        elif kind is CallArguments:
+            out.append(CallArguments(index, "".join(texts)))
         else:
-            out.append(event)
+            out.append(TextDelta("".join(texts)) if kind is TextDelta else ReasoningDelta("".join(texts)))
     return out
 
 

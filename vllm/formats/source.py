@@ -10,6 +10,7 @@ times. Called by: parser and the readers of calls.
 import json
 import re
 from collections.abc import Callable, Generator, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -20,6 +21,11 @@ _STRUCTURE = re.compile(r'["{}\[\]]')
 _IN_STRING = re.compile(r'["\\]')
 _SCALAR_END = re.compile(r"[\s,:}\]]")
 _SPACES = re.compile(r"\s*")
+
+
+@lru_cache(maxsize=256)
+def _any_of(literals: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, sorted(literals, key=len, reverse=True))))
 
 
 class Source:
@@ -68,13 +74,13 @@ class Source:
 
     def spaces(self) -> Reading[str]:
         """Read white space."""
-        read = ""
+        read: list[str] = []
         while True:
             found = _SPACES.match(self._text, self._at)
             assert found is not None
-            read += self._take(found.end())
+            read.append(self._take(found.end()))
             if self._at < len(self._text) or self.is_over:
-                return read
+                return "".join(read)
             yield
 
     def match(self, *literals: str) -> Reading[str]:
@@ -108,12 +114,9 @@ class Source:
 
     def _first(self, literals: Sequence[str]) -> tuple[int, str]:
         """(place, literal) of the leftmost one, the longest of those there."""
-        best = len(self._text), ""
-        for literal in literals:
-            place = self._text.find(literal, self._at)
-            if place >= 0 and (place < best[0] or (place == best[0] and len(literal) > len(best[1]))):
-                best = place, literal
-        return best
+        # why: one search for all, for a search of each would pass over the whole text again at every literal found
+        found = _any_of(tuple(literals)).search(self._text, self._at) if literals else None
+        return (len(self._text), "") if found is None else (found.start(), found[0])
 
     def _partial(self, literals: Sequence[str]) -> int:
         """Where the text might end inside a literal; the end of the text if nowhere."""

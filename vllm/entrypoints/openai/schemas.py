@@ -194,7 +194,7 @@ class TokenizeRequest(BaseModel):
     """POST /tokenize: a prompt, or messages."""
 
     model_config = ConfigDict(strict=True, extra="allow")
-    model: str | None = None
+    model: str | None = Field(None, max_length=1024)
     prompt: Text | None = None
     messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=65536)] | None = None
     add_special_tokens: bool | None = None
@@ -209,5 +209,5 @@ class DetokenizeRequest(BaseModel):
     """POST /detokenize."""
 
     model_config = ConfigDict(strict=True, extra="allow")
-    model: str | None = None
+    model: str | None = Field(None, max_length=1024)
     tokens: Ids

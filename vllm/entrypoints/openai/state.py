@@ -37,6 +37,8 @@ _TOLD = 256
 """Most names of unknown fields that the log tells of, each once."""
 MAX_BODY = 32 * 2**20
 """Most bytes of a request's body."""
+_MOST_READ = 2 * MAX_BODY
+"""Most bytes that are read, the rest of them for nothing: many clients read no answer before all is sent."""
 Body = TypeVar("Body", bound=BaseModel)
 
 
@@ -203,12 +205,24 @@ def given_key(request: Request) -> bytes:
 
 async def read(request: Request, schema: type[Body]) -> Body:
     """The body, checked against its schema. HttpError 413 when it is too large, pydantic's error when it is wrong."""
-    body = bytearray()
+    body, length = bytearray(), 0
+    said = request.headers.get("content-length", "")
+    if said.isdecimal() and (len(said) > 20 or int(said) > _MOST_READ):
+        raise _too_large()
     try:
         async for piece in request.stream():
-            body += piece
-            if len(body) > MAX_BODY:
-                raise HttpError(413, f"The body is larger than {MAX_BODY} bytes.")
+            length += len(piece)
+            if length <= MAX_BODY:
+                body += piece
+            elif length > _MOST_READ:
+                break
     except ClientDisconnect:
         raise HttpError(400, "The client left.") from None
+    if length > MAX_BODY:
+        raise _too_large()
     return schema.model_validate_json(bytes(body))
+
+
+def _too_large() -> HttpError:
+    """413, and the end of the connection: what is still coming will not be read."""
+    return HttpError(413, f"The body is larger than {MAX_BODY} bytes.", headers={"connection": "close"})

@@ -15,7 +15,10 @@ from starlette.types import Receive, Scope, Send
 
 from vllm.engine.front import Flow
 from vllm.entrypoints.openai.errors import HttpError, as_http, openai_error
+from vllm.errors import EngineGenerateError
+from vllm.util.log import get_logger
 
+_log = get_logger(__name__)
 DONE = b"data: [DONE]\n\n"
 KEEP = b": keep-alive\n\n"
 PLAIN_SEND = "vllm.send"
@@ -99,7 +102,10 @@ class EventStream:
                 async for piece in self._asked.events:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
         except Exception as error:
-            await self._send(self._asked.form.failed(as_http(error)), send)
+            told = as_http(error)
+            if told.status == 500 and not isinstance(error, EngineGenerateError):
+                _log.error("A stream failed.", exc_info=error)
+            await self._send(self._asked.form.failed(told), send)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send(self, piece: bytes, send: Send) -> None:
