@@ -117,6 +117,8 @@ def test_a_killed_batch_goes_on(tmp_path: Path):
     resumed = answers(tmp_path)
     assert set(resumed) == {one["custom_id"] for one in asked}
     assert all(resumed[name] == line for name, line in before.items())
+    done = subprocess.run(batch(tmp_path, *flags), capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0 and "nothing is left to do" in done.stderr and "Traceback" not in done.stderr
     (tmp_path / "out.jsonl").unlink()
     assert subprocess.run(batch(tmp_path, *flags), capture_output=True, timeout=90).returncode == 0
     texts = {name: line["response"]["body"]["choices"][0]["text"] for name, line in answers(tmp_path).items()}

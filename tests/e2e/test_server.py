@@ -357,6 +357,24 @@ def test_what_stops_a_start_is_one_line(tmp_path: Path):
     assert done.returncode != 0
     assert done.stderr.count("\n") == 1
     assert "no.pem" in done.stderr
+    done = start("--port", "0", "--chat-template", str(tmp_path / "no.jinja"))
+    assert done.returncode != 0
+    assert "no.jinja" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    (tmp_path / "broken.yaml").write_text("port: [1\nhost: x")
+    for flags, clue in (
+        (("--config", str(tmp_path / "broken.yaml")), "line 2"),
+        (("--config", str(tmp_path / "none.yaml")), "none.yaml: No such file"),
+        (("--max-model-len", "long"), "'long' is not a whole number"),
+        (("--host", "192.0.2.1"), "192.0.2.1:8000: Cannot assign"),
+    ):
+        done = start(*flags)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert clue in done.stderr
+    (tmp_path / "no.pem").write_text("junk")
+    done = start(
+        "--port", "0", *("--ssl-certfile", str(tmp_path / "no.pem")), "--ssl-keyfile", str(tmp_path / "no.pem")
+    )
+    assert done.returncode != 0 and done.stderr.count("\n") == 1 and "PEM" in done.stderr
     done = start("--port", "0", "--tool-call-parser", "hermse")
     assert done.returncode != 0
     assert "the nearest known is 'hermes'" in done.stderr

@@ -6,6 +6,7 @@ A failing executor ends the process with its cause, so that the front can start 
 by: engine.client, as `python -m vllm.entrypoints.engine_main FD`. The process ends when its front does.
 """
 
+import contextlib
 import ctypes
 import gc
 import json
@@ -109,17 +110,19 @@ class Child:
 
     def _read(self) -> None:
         frames = Frames()
-        while data := self._sock.recv(1 << 20):
-            frames.feed(data)
-            for command in frames.commands():
-                self._inbox.put(command)
+        with contextlib.suppress(ConnectionError):  # why: a front that is gone may also say so with a reset
+            while data := self._sock.recv(1 << 20):
+                frames.feed(data)
+                for command in frames.commands():
+                    self._inbox.put(command)
         os._exit(0)
 
     def _beat(self) -> None:
-        while True:
-            began = self._step_began
-            self.say(Beat(time.monotonic() - began if began else 0.0, time.process_time()))
-            time.sleep(BEAT_S)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                began = self._step_began
+                self.say(Beat(time.monotonic() - began if began else 0.0, time.process_time()))
+                time.sleep(BEAT_S)
 
 
 def longest(engine: Engine) -> int:

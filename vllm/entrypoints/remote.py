@@ -34,9 +34,9 @@ class Speed:
 
     def text(self) -> str:
         """One line."""
-        took = self.ended - self.first
-        rate = f"{(self.num_tokens - 1) / took:.1f} tokens/s, " if self.num_tokens > 1 and took > 0 else ""
-        return f"{self.num_tokens} tokens, {rate}first after {self.first - self.began:.3f} s"
+        took = max(self.ended - self.began, 1e-6)  # why: between the first and the last piece may be no time at all
+        rate = f"{self.num_tokens / took:.1f} tokens/s"
+        return f"{self.num_tokens} tokens in {took:.2f} s, {rate}, first after {self.first - self.began:.3f} s"
 
 
 class Remote:

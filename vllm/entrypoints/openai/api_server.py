@@ -14,12 +14,14 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vllm.chat.template import template_text
 from vllm.config.args import EngineArgs
 from vllm.config.cli import FlexibleArgumentParser, add_section
 from vllm.config.server import ServerArgs
@@ -31,8 +33,6 @@ from vllm.util import env
 from vllm.util.log import get_logger, set_level
 
 if TYPE_CHECKING:
-    import ssl
-
     from vllm.entrypoints.openai.state import Server
 
 _log = get_logger("vllm.server")
@@ -93,7 +93,8 @@ async def _serve(engine_args: EngineArgs, args: ServerArgs, sock: socket.socket)
         http.config.load()
     except OSError as error:
         files = f"{args.ssl_certfile} and {args.ssl_keyfile}"
-        raise ValidationError(f"the TLS files {files} cannot be used: {error}.", field="ssl_certfile") from None
+        why = "they are no certificate with its key, in PEM" if isinstance(error, ssl.SSLError) else str(error)
+        raise ValidationError(f"the TLS files {files} cannot be used: {why}.", field="ssl_certfile") from None
 
     def on_signal() -> None:
         if server.is_draining:
@@ -134,7 +135,7 @@ async def _serve(engine_args: EngineArgs, args: ServerArgs, sock: socket.socket)
         _log.log(logging.ERROR if cause else logging.INFO, "The server has ended%s", f": {cause}" if cause else ".")
 
 
-def _helpers(server: "Server", tls: "ssl.SSLContext | None") -> list["asyncio.Task[None]"]:
+def _helpers(server: "Server", tls: ssl.SSLContext | None) -> list["asyncio.Task[None]"]:
     """What runs beside the server."""
     from vllm.entrypoints.openai.log import tell_stats
 
@@ -154,6 +155,9 @@ async def _start(server: "Server", sock: socket.socket) -> None:
     choose("", server.args.tool_call_parser, server.engine_args.reasoning_parser)  # why: a wrong name ends it at once
     await server.front.start()
     gc.freeze()  # why: what is there now stays, and a full look at it would hold up every stream for tens of ms
+    if server.engine_args.chat_template is not None and server.front.model.tokenizer is not None:
+        # why: a file that is not there ends it here, and not at every chat
+        template_text(server.front.model.tokenizer, server.engine_args.chat_template)
     _log.debug("%s", server.format)
     server.metrics.on_ready(server.front.model.ready)
     docs = "" if server.args.disable_fastapi_docs else f", its description at {address}/docs"

@@ -42,7 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
         target.unlink(missing_ok=True)
     done = _answered(target, wanted)
     if done:
-        _log.info("%s has %d of %d answers; going on with the rest.", target, len(done), len(wanted))
+        rest = "going on with the rest" if len(done) < len(wanted) else "nothing is left to do"
+        _log.info("%s has %d of %d answers; %s.", target, len(done), len(wanted), rest)
+        if len(done) == len(wanted):
+            return 0
     given = vars(arguments)
     args = ServerArgs(**{f.name: given[f.name] for f in fields(ServerArgs)})
     engine_args = EngineArgs.from_cli_args(arguments)

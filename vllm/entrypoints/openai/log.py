@@ -6,15 +6,18 @@ Does not know: routes. Invariant: nothing of a prompt is told unless it was aske
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from vllm.config.args import EngineArgs
 from vllm.config.server import ServerArgs
 from vllm.engine.deliver import Delivery
 from vllm.entrypoints.openai.metrics import Metrics
+from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.util.log import get_logger
 
 _log = get_logger("vllm.server")
 TELL_S = 10.0
+_PLAIN = SamplingParams(output_kind=RequestOutputKind.DELTA)
 SHOWN = 200
 """Characters of a prompt or an answer in a line, unless --max-log-len says otherwise."""
 
@@ -42,6 +45,13 @@ async def tell_stats(metrics: Metrics) -> None:
         before, at, was_busy = now, time.monotonic(), is_busy
 
 
+def _asked(params: SamplingParams) -> str:
+    """What is not as it is by default: forty values would hide the two that matter."""
+    plain, given = asdict(_PLAIN), asdict(params)
+    shown = [f"{name}={str(value)[:SHOWN]}" for name, value in given.items() if value != plain[name]]
+    return f"SamplingParams({', '.join(shown)})"
+
+
 class RequestLog:
     """With --enable-log-requests: a line when a request comes, one when it ends."""
 
@@ -56,7 +66,9 @@ class RequestLog:
             one = deliveries[0]
             num_tokens = sum(len(d.taken.prompt_token_ids) for d in deliveries)
             prompts = "" if len(deliveries) == 1 else f" in {len(deliveries)} prompts"
-            _log.info("Request %s: %d tokens%s, %s, %s", name, num_tokens, prompts, self._prompt(one), one.params)
+            _log.info(
+                "Request %s: %d tokens%s, %s, %s", name, num_tokens, prompts, self._prompt(one), _asked(one.params)
+            )
 
     def ended(self, name: str, deliveries: Sequence[Delivery]) -> None:
         """The request `name` is over."""
