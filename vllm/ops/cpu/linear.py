@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from vllm.ops.cpu.jit import available, features, kernel, num_threads
-from vllm.ops.cpu.tiles import EDGE, FEW, PER_WORD, WORD, multiply, shapes, spreads
+from vllm.ops.cpu.tiles import EDGE, FEW, PER_WORD, WORD, asked, looks_ahead, multiply, shapes, spreads, walk
 from vllm.ops.cpu.values import W
 from vllm.ops.linear import linear
 from vllm.ops.table import Target
@@ -81,7 +81,7 @@ def _transpose(k, lines):
 
 
 @kernel("x:X* w:X* bias:f32* out:O* room:f32* tokens rows words panels slab")
-def _linear(k, x, w, bias, out, room, tokens, rows, words, panels, slab, X, O, T, blocks, tiles, with_bias):  # noqa: E741
+def _linear(k, x, w, bias, out, room, tokens, rows, words, panels, slab, X, O, T, blocks, tiles, with_bias, ahead):  # noqa: E741
     """`panels` column panels of `blocks` 16-row blocks each, times slabs of tokens; a last panel may be partial.
 
     `room` [tokens, E] takes the tokens as float32 where words cannot be multiplied as they are.
@@ -93,7 +93,7 @@ def _linear(k, x, w, bias, out, room, tokens, rows, words, panels, slab, X, O, T
                 inside = k.minimum(words * 2 - i, k.const(W))
                 (room + t * words * 2 + i).store_part((x.cast(T) + t * words * 2 + i).load_part(W, inside), inside)
         k.barrier()
-    rest = (T, w, bias, out, rows, words, with_bias, spread)
+    rest = (T, w, bias, out, rows, words, with_bias, spread, ahead)
     lines = (room, words * 2) if spread else (x, words)
     slabs = (tokens + slab - 1) // slab
     full = rows // (16 * blocks)
@@ -109,25 +109,25 @@ def _linear(k, x, w, bias, out, room, tokens, rows, words, panels, slab, X, O, T
 
 
 def _panel(k, lines, first, last, col, blocks, tiles, rest, edge=False):
-    T, w, bias, out, rows, words, with_bias, spread = rest
+    T, w, bias, out, rows, words, with_bias, spread, ahead = rest
     x, step = lines
     start = first
     for height, most in tiles:
         num = min(most, blocks)
         end = last - (last - start) % height
-        for t in k.range(start, end, height):
+        for t, at, following in walk(k, start, end, col, blocks, num, height, ahead and not edge):
             xs = [x + (t + r) * step for r in range(height)]
-            for at in [col] if num == blocks else k.range(col, col + 16 * blocks, 16 * num):
-                accs = [[k.var(k.f32(0.0, 16)) for _ in range(num)] for _ in range(height)]
-                ws = [w + (at + 16 * c) * words for c in range(num)]
-                multiply(k, T, xs, ws, accs, words, spread=spread)
-                for r in range(height):
-                    for c in range(num):
-                        y = accs[r][c].v
-                        if with_bias:
-                            y = y + (bias + at + 16 * c).load_part(16, rows - at - 16 * c)
-                        place = out + (t + r) * rows + at + 16 * c
-                        place.store_part(y, rows - at) if edge else place.store(y)
+            accs = [[k.var(k.f32(0.0, 16)) for _ in range(num)] for _ in range(height)]
+            ws = [w + (at + 16 * c) * words for c in range(num)]
+            later = asked(w, following, num, words, (t - first) // height)
+            multiply(k, T, xs, ws, accs, words, spread=spread, ahead=later)
+            for r in range(height):
+                for c in range(num):
+                    y = accs[r][c].v
+                    if with_bias:
+                        y = y + (bias + at + 16 * c).load_part(16, rows - at - 16 * c)
+                    place = out + (t + r) * rows + at + 16 * c
+                    place.store_part(y, rows - at) if edge else place.store(y)
         start = end
 
 
@@ -212,9 +212,11 @@ def _function(
     """(the kernel, rows of a panel, whether it needs room for float32 tokens)."""
     tiles = shapes(features(), few)
     blocks = blocks_for(rows, threads, tiles[-1][1])
-    names = {"X": WORD[NAMES_OF[dtype]], "O": NAMES_OF[out], "T": NAMES_OF[dtype]}
-    call = _linear.get(**names, blocks=blocks, tiles=tiles, with_bias=with_bias)
-    return call, 16 * blocks, spreads(NAMES_OF[dtype], features())
+    name = NAMES_OF[dtype]
+    names = {"X": WORD[name], "O": NAMES_OF[out], "T": name}
+    ahead = looks_ahead(name, features(), few)
+    call = _linear.get(**names, blocks=blocks, tiles=tiles, with_bias=with_bias, ahead=ahead)
+    return call, 16 * blocks, spreads(name, features())
 
 
 def blocks_for(rows: int, threads: int, most: int) -> int:

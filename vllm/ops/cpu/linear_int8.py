@@ -15,7 +15,7 @@ import torch
 
 from vllm.ops.cpu.jit import features, kernel, num_threads
 from vllm.ops.cpu.linear import NAMES_OF, SLAB, _here, blocks_for, pack_words
-from vllm.ops.cpu.tiles import EDGE, FEW, multiply, shapes, spreads
+from vllm.ops.cpu.tiles import EDGE, FEW, asked, looks_ahead, multiply, shapes, spreads, walk
 from vllm.ops.cpu.values import W
 from vllm.ops.linear_int8 import Int8Weight, linear_int8, quantize_rows
 
@@ -41,7 +41,7 @@ class PackedInt8:
     "x:T* q:u8* by:f32* w:i32* scale:f32* shift:i32* bias:f32* out:T* tokens rows words panels slab",
 )
 def _linear_int8(
-    k, x, q, by, w, scale, shift, bias, out, tokens, rows, words, panels, slab, T, blocks, tiles, with_bias,
+    k, x, q, by, w, scale, shift, bias, out, tokens, rows, words, panels, slab, T, blocks, tiles, with_bias, ahead,
 ):  # fmt: skip
     spread = spreads("i8", k.features)
     width = words * (8 if spread else 4)
@@ -50,7 +50,7 @@ def _linear_int8(
     k.barrier()
     slabs = (tokens + slab - 1) // slab
     full = rows // (16 * blocks)
-    rest = (scale, shift, bias, by, out, rows, with_bias, spread)
+    rest = (scale, shift, bias, by, out, rows, with_bias, spread, ahead)
     for item in k.dynamic(panels * slabs):
         panel, first = item // slabs, item % slabs * slab
         last = k.minimum(first + slab, tokens)
@@ -81,26 +81,26 @@ def _quantize(k, x, q, by, inner, spread):
 
 
 def _panel(k, q, w, first, last, words, col, blocks, tiles, rest, edge=False):
-    scale, shift, bias, by, out, rows, with_bias, spread = rest
+    scale, shift, bias, by, out, rows, with_bias, spread, ahead = rest
     start, width = first, words * (8 if spread else 4)
     for height, most in tiles:
         num = min(most, blocks)
         end = last - (last - start) % height
-        for t in k.range(start, end, height):
+        for t, here, following in walk(k, start, end, col, blocks, num, height, ahead and not edge):
             xs = [(q + (t + r) * width).cast("i32") for r in range(height)]
-            for here in [col] if num == blocks else k.range(col, col + W * blocks, W * num):
-                accs = [[k.var(k.i32(0, W)) for _ in range(num)] for _ in range(height)]
-                ws = [w + (here + W * c) * words for c in range(num)]
-                multiply(k, "i8", xs, ws, accs, words, spread=spread)
-                for r in range(height):
-                    for c in range(num):
-                        at = here + W * c
-                        y = (accs[r][c].v - (shift + at).load(W)).to("f32")
-                        y = y * (by + t + r).load() * (scale + at).load(W)
-                        place = out + (t + r) * rows + at
-                        if with_bias:
-                            y = y + (bias + at).load_part(W, k.minimum(rows - at, k.const(W)))
-                        place.store_part(y, rows - at) if edge else place.store(y)
+            accs = [[k.var(k.i32(0, W)) for _ in range(num)] for _ in range(height)]
+            ws = [w + (here + W * c) * words for c in range(num)]
+            later = asked(w, following, num, words, (t - first) // height)
+            multiply(k, "i8", xs, ws, accs, words, spread=spread, ahead=later)
+            for r in range(height):
+                for c in range(num):
+                    at = here + W * c
+                    y = (accs[r][c].v - (shift + at).load(W)).to("f32")
+                    y = y * (by + t + r).load() * (scale + at).load(W)
+                    place = out + (t + r) * rows + at
+                    if with_bias:
+                        y = y + (bias + at).load_part(W, k.minimum(rows - at, k.const(W)))
+                    place.store_part(y, rows - at) if edge else place.store(y)
         start = end
 
 
@@ -147,5 +147,6 @@ def _function(
     """(the kernel, rows of a panel, bytes of a quantized activation)."""
     tiles = shapes(features(), few)
     blocks = blocks_for(rows, threads, tiles[-1][1])
-    call = _linear_int8.get(T=NAMES_OF[dtype], blocks=blocks, tiles=tiles, with_bias=with_bias)
+    ahead = looks_ahead("i8", features(), few)
+    call = _linear_int8.get(T=NAMES_OF[dtype], blocks=blocks, tiles=tiles, with_bias=with_bias, ahead=ahead)
     return call, 16 * blocks, 2 if spreads("i8", features()) else 1

@@ -11,8 +11,9 @@ Called by: linear, linear_int8, attention.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from vllm.ops.cpu.emit import KernelTrace
 from vllm.ops.cpu.lang import Trace
 from vllm.ops.cpu.values import F32, I16, I32, Ptr, Val, Var, W
 
@@ -46,6 +47,11 @@ def shapes(features: frozenset[str], few: bool) -> tuple[tuple[int, int], ...]:
     return ((2, 2), (1, 4)) if few else ((5, 1), (2, 2), (1, 4))
 
 
+def looks_ahead(dtype: str, features: frozenset[str], few: bool) -> bool:
+    """Do tiles of several rows ask memory for later words? A gain where rows come spread out on AVX2, else a loss."""
+    return few and spreads(dtype, features) and "avx2" in features and "avx512f" not in features
+
+
 def spreads(dtype: str, features: frozenset[str]) -> bool:
     """Do rows of this dtype come spread out?"""
     if dtype == "bf16":
@@ -71,12 +77,14 @@ def multiply(
     words: Val | int,
     stride: int = W,
     spread: bool = False,
+    ahead: Iterable[Ptr] = (),
 ) -> None:
     """accs[r][c].v += rows xs[r] times column blocks ws[c], whose words i lie `stride` words apart.
 
-    `words` as a number, not a value, spares the loop over what is left.
+    `words` as a number, not a value, spares the loop over what is left. `ahead`: where a quarter as many words are
+    asked for that will be wanted later.
     """
-    if not spread:
+    if "avx512f" in k.features and not spread:
         for i in k.range(0, words):
             one_step(k, dtype, [x + i for x in xs], [(w + i * stride).raw(W) for w in ws], accs)
         return
@@ -85,9 +93,45 @@ def multiply(
         if isinstance(end, int) and start == end:
             continue
         for i in k.range(start, end, step):
+            for later in ahead if step == UNROLL else ():
+                (later + i // UNROLL * W).prefetch()
             for u in range(step):
                 at = i + u if u else i
-                spread_step(k, dtype, [x + at * 2 for x in xs], [(w + at * stride).raw(W) for w in ws], accs)
+                here = [(w + at * stride).raw(W) for w in ws]
+                if spread:
+                    spread_step(k, dtype, [x + at * 2 for x in xs], here, accs)
+                else:
+                    one_step(k, dtype, [x + at for x in xs], here, accs)
+
+
+def walk(
+    k: KernelTrace, first: Val, last: Val, col: Val, blocks: int, num: int, height: int, ahead: bool
+) -> Iterator[tuple[Val, Val, Val | None]]:
+    """(row, column, column to ask for) of each tile of a panel of `blocks` from `col` on.
+
+    With few rows and `ahead` the columns go outside: the first tile of a column waits for memory, and the others, whose
+    words are there, leave it time for the next column. After a panel, a thread's next one is as many panels away as
+    there are threads.
+    """
+    if not ahead or height == 1:
+        for row in k.range(first, last, height):
+            for at in [col] if num == blocks else k.range(col, col + W * blocks, W * num):
+                yield row, at, None
+        return
+    end = col + W * blocks
+    for at in k.range(col, end, W * num):
+        following = at + W * num
+        following = (following < end).where(following, col + k.threads * (W * blocks))
+        for row in k.range(first, last, height):
+            yield row, at, following
+
+
+def asked(w: Ptr, column: Val | None, num: int, words: Val, part: Val) -> list[Ptr]:
+    """Quarter `part` (they come round) of the words of `num` blocks from `column` on."""
+    if column is None:
+        return []
+    start = part % UNROLL * (words // UNROLL)
+    return [w + (column + W * c) * words + start * W for c in range(num)]
 
 
 def one_step(k: Trace, dtype: str, xs: list[Ptr], ws: list[Val], accs: list[list[Var]]) -> None:
