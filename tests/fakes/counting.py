@@ -1,6 +1,7 @@
 """An engine process without torch that is as fast as can be: each sequence counts on from its position.
 
-`max_num_seqs` of its arguments is kept; FAKE_STEP_S in the environment is how long a step takes.
+`max_num_seqs` of its arguments is kept. In the environment: FAKE_STEP_S is how long a step takes, FAKE_BUSY_S how long
+the first step computes.
 """
 
 import os
@@ -25,8 +26,8 @@ FIRST, SPAN = 1000, 200
 class CountingExecutor:
     """The token at position p is FIRST + p % SPAN."""
 
-    def __init__(self, step_s: float = 0.0) -> None:
-        self.step_s = step_s
+    def __init__(self, step_s: float = 0.0, busy_s: float = 0.0) -> None:
+        self.step_s, self.busy_s = step_s, busy_s
         self.rows: dict[int, list[int]] = {}
         """Row -> sequence, epoch, length."""
         self.results: deque[StepResult] = deque()
@@ -44,6 +45,9 @@ class CountingExecutor:
             result.epochs.append(state[1])
             result.tokens.append([FIRST + state[2] % SPAN])
             state[2] += 1
+        end, self.busy_s = time.monotonic() + self.busy_s, 0.0
+        while time.monotonic() < end:
+            pass
         if self.step_s:
             time.sleep(self.step_s)
         self.results.append(result)
@@ -61,7 +65,8 @@ def build(words: dict[str, object]) -> tuple[Engine, Ready]:
     assert isinstance(rows, int)
     kv = make_kv_plan([FullKV(2, 4, 4)], "float32", num_blocks=40_000, block_size=16, usual_len=512)
     limits = SchedulerPlan(rows, 8192, MAX_LEN, run_ahead=1, policy=str(words.get("scheduling_policy") or "fcfs"))
-    engine = Engine(limits, kv, Fragile(CountingExecutor(float(os.environ.get("FAKE_STEP_S", "0")))))
+    times = (float(os.environ.get(name, "0")) for name in ("FAKE_STEP_S", "FAKE_BUSY_S"))
+    engine = Engine(limits, kv, Fragile(CountingExecutor(*times)))
     assert "torch" not in sys.modules
     return engine, Ready(MAX_LEN, longest(engine), VOCAB, 20, kv.num_blocks, 16, "a fake that counts")
 

@@ -138,6 +138,41 @@ def test_no_death_of_the_server_leaves_an_engine(tmp_path: Path, number: int) ->
             wait_for(lambda: not Path(f"/proc/{engine}/cmdline").exists(), 5, "the engine's end")
 
 
+@pytest.mark.slow
+def test_a_stopped_engine_is_found_and_replaced_within_ten_seconds(tmp_path: Path) -> None:
+    with serving(tmp_path, program=FAKE, FAKE_STEP_S="0.02") as server, ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(lambda: list(server.stream(COMPLETIONS, **{**LONG, "max_tokens": 400}))) for _ in range(8)]
+        wait_for(lambda: numbers(server)[0] == 8, 20, "eight running streams")
+        stopped = server.engine_pid()
+        os.kill(stopped, signal.SIGSTOP)
+        began = time.monotonic()
+        wait_for(lambda: "gave no sign of life" in server.log.read_text(), 20, "the verdict")
+        found = time.monotonic() - began
+        told = server.metric("vllm:generation_tokens_total")
+        wait_for(lambda: server.metric("vllm:generation_tokens_total") > told + 8, 20, "streams that go on")
+        mended = time.monotonic() - began
+        print(f"\nstopped: found after {found:.1f} s, streams on after {mended:.1f} s")
+        assert mended < 10
+        for call in calls:
+            text = "".join(event["choices"][0]["text"] for event in call.result(60) if event["choices"])
+            assert text == "".join(event["choices"][0]["text"] for event in calls[0].result(60) if event["choices"])
+        assert not Path(f"/proc/{stopped}/cmdline").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_a_step_that_computes_for_a_minute_is_not_taken_for_a_hang(tmp_path: Path) -> None:
+    with serving(tmp_path, program=FAKE, FAKE_BUSY_S="60") as server, ThreadPoolExecutor(1) as pool:
+        engine, began = server.engine_pid(), time.monotonic()
+        call = pool.submit(lambda: list(server.stream(COMPLETIONS, **{**LONG, "max_tokens": 5})))
+        while not call.done():
+            assert server.ask("GET", "/health")[0] == 200
+            time.sleep(1)
+        assert call.result()
+        assert server.engine_pid() == engine and time.monotonic() - began > 60
+        assert "engine died" not in server.log.read_text()
+
+
 async def read_stream(port: int, body: bytes) -> tuple[int, float]:
     """(tokens by its own count, seconds to the first text) of one stream that must succeed and end."""
     began = time.monotonic()

@@ -79,6 +79,21 @@ def test_abort_ends_a_sequence_wherever_it_is(run_ahead: int) -> None:
     assert e.kv.num_free == KV.num_blocks - 1
 
 
+@pytest.mark.parametrize("run_ahead", [0, 1])
+def test_what_an_aborted_sequence_held_is_free_one_step_later(run_ahead: int) -> None:
+    e = engine(max_num_seqs=4, run_ahead=run_ahead)
+    for name in ("left", "stays"):
+        e.add(request(name, max_len=60))
+    for _ in range(5):
+        e.step()
+    before = e.kv.num_free
+    held = KV.num_blocks - 1 - before
+    e.abort("left")
+    e.step()
+    assert e.kv.num_free >= before + held // 2
+    assert e.num_running == 1 and len(e.scheduler.rows) == 3
+
+
 def test_followers_go_on_when_their_leader_is_aborted() -> None:
     e = engine(max_num_batched_tokens=4)
     r = request(n=3)

@@ -75,15 +75,19 @@ class EventStream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         pump: asyncio.Future[None]
+        driven = None
         gone = asyncio.ensure_future(_gone(receive))
         try:
             if self._asked.flow is not None and not self._asked.keep_alive_s:
                 # its first piece is there
-                pump = _Driven(self._pump(send, scope.get(PLAIN_SEND, send)), self._asked.flow).ended
+                driven = _Driven(self._pump(send, scope.get(PLAIN_SEND, send)), self._asked.flow)
+                pump = driven.ended
             else:
                 pump = asyncio.ensure_future(self._pump(send, send))
             await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            if driven is not None:
+                driven.stop()
             for task in (pump, gone, self._first):
                 task.cancel()
             await asyncio.gather(pump, gone, self._first, return_exceptions=True)
@@ -135,7 +139,6 @@ class _Driven:
         self._work = work
         self._blocker: asyncio.Future[Any] | None = None
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.ended.add_done_callback(self._on_end)
         flow.drive(self._on_news)
         self._on_news()
 
@@ -158,8 +161,9 @@ class _Driven:
         self._blocker = None
         self._on_news()
 
-    def _on_end(self, ended: "asyncio.Future[None]") -> None:
-        if ended.cancelled():
+    def stop(self) -> None:
+        """End it where it is. Nothing for one that has ended."""
+        if self.ended.cancel():
             with contextlib.suppress(asyncio.CancelledError, StopIteration):
                 self._work.throw(asyncio.CancelledError())  # why: closing it would leave its generators running
 
