@@ -18,7 +18,7 @@ from vllm.engine.wire import Beat, Command, Failed, Frames, Message, Ready, fram
 from vllm.util import env
 
 PROGRAM = "vllm.entrypoints.engine_main"
-SILENCE_S = 5.0
+SILENCE_S = 4.0
 """A ready engine that gives no sign of life for so long is taken for hung."""
 STUCK_S = 300.0
 """A step that takes so long, while the process uses no processor time, is taken for hung."""
@@ -71,7 +71,7 @@ class Child(asyncio.Protocol):
             self._transport.write(b"".join(map(frame, commands)))
 
     def look(self) -> None:
-        """End the process if it hangs. Called about once a second."""
+        """End the process if it hangs. Called about twice a second."""
         now = time.monotonic()
         if now - self._looked_at > SILENCE_S / 2:
             self._heard_at = now  # why: it was us who slept; let it speak first

@@ -16,7 +16,7 @@ from typing import Any
 
 from vllm.engine.child import Child
 from vllm.engine.glance import Glance
-from vllm.engine.journal import SUSPECT, Entry, Journal, Sink
+from vllm.engine.journal import Entry, Journal, Sink
 from vllm.engine.stats import EngineStats
 from vllm.engine.wire import Abort, Add, Message, News, Peek, Ready, Refused, Reset
 from vllm.errors import EngineDeadError
@@ -25,7 +25,7 @@ from vllm.protocol.request import Request
 from vllm.util.log import get_logger
 
 _log = get_logger(__name__)
-LOOK_S = 1.0
+LOOK_S = 0.5
 PEEK_S = 2.0
 PAUSES_S = (0.0, 0.5, 2.0, 5.0)
 """Waits between attempts to start again; after the last one failed the client is dead."""
@@ -155,8 +155,7 @@ class EngineClient:
     def _died(self, cause: str, from_outside: bool, is_last: bool) -> None:
         """Fail whom this death is laid to, and say so."""
         self.stats, self._glance = _NO_STATS, None
-        # why: a signal is rarely a request's fault (only the kernel, out of memory, sends one for it)
-        failed = self._journal.lost(SUSPECT + 1 if from_outside else SUSPECT)
+        failed = self._journal.lost(from_outside)
         for entry in failed:
             _fail(entry, f"the engine died on this request each time: {cause}")
         if is_last:

@@ -31,6 +31,8 @@ class Entry:
     has_progressed: bool = False
     """It gave a token since it was sent."""
     strikes: int = 0
+    num_alone: int = 0
+    """Strikes that were nobody else's too."""
 
 
 class Journal:
@@ -71,7 +73,7 @@ class Journal:
             return None
         if update.token_ids:
             tokens += update.token_ids
-            entry.has_progressed, entry.strikes = True, 0
+            entry.has_progressed, entry.strikes, entry.num_alone = True, 0, 0
         if update.finish_reason is not None:
             self.drop(update.request_id, update.index)
         return entry
@@ -86,13 +88,19 @@ class Journal:
         if index is None or not entry.emitted:
             del self._entries[request_id]
 
-    def lost(self, patience: int = SUSPECT) -> list[Entry]:
-        """The engine died. Returns the entries that fail with it: suspects alone in the dark, `patience` strikes."""
+    def lost(self, from_outside: bool = False) -> list[Entry]:
+        """The engine died. Returns the entries that fail with it: suspects alone in the dark.
+
+        `from_outside`: a signal did it, which is rarely a request's fault (only the kernel, out of memory, sends one
+        for it), so it must have been alone twice.
+        """
         blamed = [e for e in self._entries.values() if e.is_sent and not e.has_progressed]
         failed = []
         for entry in blamed:
             entry.strikes += 1
-            if len(blamed) == 1 and entry.strikes >= max(patience, SUSPECT):
+            is_alone = len(blamed) == 1
+            entry.num_alone += is_alone
+            if is_alone and entry.num_alone > from_outside and entry.strikes >= SUSPECT + from_outside:
                 failed.append(entry)
                 del self._entries[entry.request.request_id]
         for entry in self._entries.values():

@@ -26,8 +26,8 @@ def due(journal: Journal) -> list[str]:
     return [entry.request.request_id for entry in journal.due()]
 
 
-def lost(journal: Journal, patience: int = 2) -> list[str]:
-    return [entry.request.request_id for entry in journal.lost(patience)]
+def lost(journal: Journal, from_outside: bool = False) -> list[str]:
+    return [entry.request.request_id for entry in journal.lost(from_outside)]
 
 
 def gives(journal: Journal, name: str) -> None:
@@ -100,7 +100,7 @@ def test_new_requests_wait_while_a_suspect_is_out():
     journal = journal_of("a")
     for _ in range(2):
         due(journal)
-        lost(journal, patience=3)
+        lost(journal, from_outside=True)
     journal.open(request("new"), lambda update: None)
     assert due(journal) == ["a"]
     assert due(journal) == []
@@ -113,5 +113,17 @@ def test_patience_is_longer_with_signals_from_outside():
     deaths = []
     for _ in range(3):
         due(journal)
-        deaths.append(lost(journal, patience=3))
+        deaths.append(lost(journal, from_outside=True))
     assert deaths == [[], [], ["a"]]
+
+
+def test_kills_from_outside_that_met_others_too_are_not_laid_to_the_last_one_waiting():
+    journal = journal_of("unlucky", "b")
+    for _ in range(2):
+        assert due(journal) == ["unlucky", "b"]
+        assert lost(journal, from_outside=True) == []
+    assert due(journal) == ["unlucky"]
+    assert lost(journal, from_outside=True) == []  # alone for the first time
+    assert due(journal) == ["unlucky"]
+    gives(journal, "unlucky")
+    assert due(journal) == ["b"]
