@@ -16,7 +16,7 @@ class SchedulerArgs:
 
     max_num_batched_tokens: int | None = knob(None, "int", "most query tokens in one step", low=1)
     max_num_seqs: int | None = knob(None, "int", "most sequences running at once", low=1, high=65536)
-    scheduling_policy: str = knob("fcfs", "str", "who waits for whom", choices=("fcfs", "priority"))
+    scheduling_policy: str = knob("fcfs", "str", "who waits for whom", choices=("fcfs", "priority", "fair"))
     enable_chunked_prefill: bool | None = knob(None, "bool", "let a long prompt share steps with running sequences")
     async_scheduling: bool | None = knob(None, "bool", "plan the next step before this one's tokens are known")
     long_prefill_token_threshold: int = knob(0, "int", "most prompt tokens of one sequence in a step; 0: no cap")

@@ -168,3 +168,11 @@ def test_help_about_a_word(capsys):
 @pytest.mark.parametrize(("text", "number"), [("12", 12), ("1k", 1000), ("1K", 1024), ("25.6k", 25600), ("2G", 2**31)])
 def test_human_int(text, number):
     assert human_int(text) == number
+
+
+def test_every_policy_of_the_scheduler_can_be_asked_for():
+    from vllm.scheduler.policy import POLICIES
+
+    (knob,) = (f for f in dataclasses.fields(EngineArgs) if f.name == "scheduling_policy")
+    assert {*POLICIES} == {*knob.metadata["knob"].choices}
+    assert EngineArgs(scheduling_policy="fair").scheduling_policy == "fair"
