@@ -116,6 +116,16 @@ def test_people_get_one_screen(doctor, lang):
 TORCHES = {
     "missing": (None, {}, "red", "not installed", r"pip install.*torch>=2.11,<2.14.*whl/cpu"),
     "too-old": (None, {"version": "2.9.1+cpu"}, "red", r"2\.9\.1.* older", "torch>=2.11,<2.14"),
+    **{
+        f"too-old (CUDA {cuda})": (
+            "0, NVIDIA A100, 470.82.01, 40960, 4, 8.0",
+            {"version": f"{version}+cu{cuda.replace('.', '')}", "cuda": cuda},
+            "red",
+            rf"{re.escape(version)}.* older",
+            "torch>=2.11,<2.14",
+        )
+        for cuda, version in (("11.8", "2.7.1"), ("12.1", "2.5.1"), ("12.4", "2.6.0"))
+    },
     "too-new": (None, {"version": "2.15.0+cpu"}, "yellow", r"2\.15\.0.* newer", "torch>=2.11,<2.14"),
     "cpu-only": (H100, {"version": "2.13.0+cpu"}, "red", "CPU build.*H100", r'install --force-reinstall "torch[^"]*"$'),
     "old-driver": (
@@ -329,10 +339,31 @@ def test_packages_that_are_missing(doctor):
     environment = {**doctor.environment, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     report = Report(done.returncode, done.stdout)
-    report.says("packages:missing", "red", "transformers .*msgspec", "venv/bin/python -m pip install transformers")
+    report.says(
+        "packages:missing",
+        "red",
+        "transformers .*msgspec.*llguidance",
+        "venv/bin/python -m pip install 'transformers>=5.17,<6'",
+    )
     report.says("packages:no-compiler", "yellow", "llvmlite", "pip install .*llvmlite")
     report.says("torch:missing", "red", "not installed", "pip install")
     report.says("generate:no-torch", "red", "nothing was generated", "doctor torch")
+    assert report.status == 1
+
+
+def test_a_package_that_another_install_has_changed(doctor):
+    for name, version in (("transformers", "4.57.1"), ("pydantic", "3.0.0")):
+        info = doctor.folder / "site" / f"{name}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    doctor.paths.insert(0, str(doctor.folder / "site"))
+    report = doctor.run("packages")
+    report.says(
+        "packages:range",
+        "red",
+        r"transformers 4\.57\.1 .*>=5\.17,<6.*pydantic 3\.0\.0",
+        "pip install 'transformers>=5.17,<6' 'pydantic",
+    )
     assert report.status == 1
 
 

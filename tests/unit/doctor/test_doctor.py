@@ -48,6 +48,17 @@ def test_the_tested_range_is_the_one_of_the_package():
     assert f'description = "{package._SUMMARY}' in (ROOT / "pyproject.toml").read_text()
 
 
+def test_every_dependency_is_looked_for():
+    import tomllib
+
+    from tools.house.source import ROOT
+    from vllm.doctor.checks import packages
+
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    wanted = {line.partition(";")[0].strip() for line in asked} - {f"{TORCH_RANGE}"}
+    assert {*packages.NEEDED.values(), "llvmlite>=0.45"} == wanted
+
+
 def test_a_gpu_line_is_yellow_where_the_cpu_was_chosen():
     line = Line("red", "a", "b", "c", gpu=True)
     assert finding("x", "y", line, {}, cpu_chosen=True).level == "yellow"
