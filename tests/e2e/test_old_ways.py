@@ -1,12 +1,15 @@
 """The ways in which people installed the other project work here as they are written, each in a clean environment."""
 
+import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
-from tests.support.clean_env import Env, checkout, clean_env, needed
+from tests.support.clean_env import LEFT_OUT, Env, checkout, clean_env, needed
 
 pytestmark = pytest.mark.slow  # made in `make e2e`
 GENERATES = (
@@ -128,3 +131,47 @@ def test_what_people_run_to_see_that_it_worked(wheel: Path, tree: Path, tmp_path
     assert "False" in env.run(env.python, "-c", verify, cwd=tmp_path)
     said = env.run(env.python, tree / "examples" / "offline_inference.py", cwd=tmp_path)
     assert said.count("Generated text:") == 4
+
+
+def conda_like(prefix: Path) -> Env:
+    """An environment as conda makes them: a Python of its own with its libraries in its own prefix, no pyvenv.cfg."""
+    env = Env(prefix)
+    name, base = f"python{sys.version_info.major}.{sys.version_info.minor}", Path(sys.base_prefix)
+    env.site.mkdir(parents=True)
+    (prefix / "bin").mkdir()
+    (prefix / "conda-meta").mkdir()
+    (prefix / "conda-meta" / "history").write_text("==> 2026-11-21 00:00:00 <==\n# cmd: conda create -n vllm python\n")
+    shutil.copy(Path(sys.base_prefix) / "bin" / name, prefix / "bin" / name)
+    for other in ("python", "python3"):
+        (prefix / "bin" / other).symlink_to(name)
+    for library in Path(sysconfig.get_config_var("LIBDIR")).glob("libpython*"):
+        shutil.copy(library, prefix / "lib")
+    for item in (base / "lib" / name).iterdir():
+        if item.name != "site-packages":
+            (prefix / "lib" / name / item.name).symlink_to(item)
+    for item in Path(sysconfig.get_path("purelib")).iterdir():
+        if not item.name.startswith(LEFT_OUT) and item.suffix != ".pth":
+            (env.site / item.name).symlink_to(item)
+    return env
+
+
+def test_an_environment_of_condas_kind(wheel: Path, tmp_path: Path) -> None:
+    """conda itself cannot be had from the package indexes; its environments are folders like this, and variables."""
+    env = conda_like(tmp_path / "miniconda3" / "envs" / "vllm")
+    variables = {
+        "CONDA_PREFIX": str(env.prefix),
+        "CONDA_DEFAULT_ENV": "vllm",
+        "CONDA_SHLVL": "2",
+        "CONDA_EXE": str(tmp_path / "miniconda3" / "bin" / "conda"),
+        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, [str(env.prefix / "lib"), os.environ.get("LD_LIBRARY_PATH")])),
+        "OMP_NUM_THREADS": "1",
+    }
+    where = "import sys; print(sys.prefix, sys.prefix == sys.base_prefix)"
+    assert env.run(env.python, "-c", where, cwd=tmp_path, env=variables).split() == [str(env.prefix), "True"]
+    before = env.run(env.python, "-c", "import torch; print(torch.__version__)", cwd=tmp_path, env=variables)
+    env.pip("install", "--no-index", wheel, cwd=tmp_path, env=variables)
+    assert env.run(env.python, "-c", "import torch; print(torch.__version__)", cwd=tmp_path, env=variables) == before
+    assert str(env.site) in env.run(env.python, "-c", GENERATES, cwd=tmp_path, env=variables)
+    checks = [str(env.prefix / "bin" / "vllm"), "doctor", "python", "package", "packages", "torch"]
+    said = env.run(*checks, cwd=tmp_path, env=variables)
+    assert str(env.prefix) in said and "red " not in said and "system's own Python" not in said
