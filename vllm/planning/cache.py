@@ -148,7 +148,7 @@ def _budget(args: EngineArgs, decoder: Network, one: KVPlan, scheduler: Schedule
 def _checked(plan: KVPlan, decoder: Network, room: Room) -> KVPlan:
     """The plan, when all of the engine fits beside it into the memory that is free."""
     kv = plan.num_blocks * rank_block_bytes(plan, len(decoder.kv_kinds()), room.tp, room.pp)
-    if (room.spent.total + kv) * room.ranks_here > room.device.free_bytes:
+    if max(room.spent.total + kv, room.spent.loading) * room.ranks_here > room.device.free_bytes:
         raise CapacityError(_too_large(decoder, room, room.device.free_bytes // room.ranks_here - room.spent.total, kv))
     return plan
 

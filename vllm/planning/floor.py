@@ -10,25 +10,21 @@ Called by: `vllm bench engine`.
 from vllm.kv.groups import ITEMSIZE
 from vllm.parts.decoder import Decoder
 from vllm.parts.tensors import tensors
-from vllm.planning.known import CARDS
+from vllm.planning.known import MATH_SEEN, READ_SEEN, known_card
 from vllm.planning.outlook import share_read
 from vllm.planning.pace import active_parameters
 from vllm.planning.plan import Plan
 from vllm.protocol.facts import DeviceFacts
 
-READ_SEEN, MATH_SEEN = 4.375 / 4.8, 790 / 990
-"""Shares of the datasheet's bandwidth and arithmetic that were measured as reachable, on an H200."""
-
 
 def reachable(device: DeviceFacts, quantization: str) -> tuple[float, float] | None:
     """(bytes, operations) a second that this device can reach; None where that is not known."""
-    plain = device.name.upper().replace(" ", "").replace("-", "")
-    for name in sorted(CARDS, key=len, reverse=True):
-        if device.kind == "cuda" and name.replace("-", "") in plain:
-            one = CARDS[name]
-            math = one.fp8 if quantization == "fp8" and one.fp8 else one.half
-            return one.read * 1e12 * READ_SEEN, math * 1e12 * MATH_SEEN
-    return None
+    found = known_card(device)
+    if found is None:
+        return None
+    one = found[1]
+    math = one.fp8 if quantization == "fp8" and one.fp8 else one.half
+    return one.read * 1e12 * READ_SEEN, math * 1e12 * MATH_SEEN
 
 
 def decode_floor(plan: Plan, network: Decoder, speed: tuple[float, float], num: int, length: int) -> float:

@@ -1,7 +1,7 @@
 """GPUs by name, for planning without one: memory, bandwidth and arithmetic as their makers' datasheets give them.
 
-Dense rates. What a kernel reaches is less; `REACH` says how much of each we count on. Does not know networks.
-Called by: outlook, `vllm plan --gpu`.
+Dense rates. What a kernel reaches is less: `REACH` is what we count on, `SEEN` what programs were measured to reach.
+Does not know networks. Called by: outlook, floor, `vllm plan --gpu`.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from vllm.planning.pace import cpu_speed
 from vllm.protocol.facts import DeviceFacts
 
 READ_REACH, MATH_REACH = 0.80, 0.70
-"""Shares of the datasheet's bandwidth and arithmetic that expected rates count on (H200, measured: 0.91 and 0.81)."""
+READ_SEEN, MATH_SEEN = 4.375 / 4.8, 790 / 990
+"""Shares of the datasheet's bandwidth and arithmetic: counted on in expected rates, and measured on an H200."""
 HELD_BACK = 0.985
 """What a driver leaves of a card's memory to programs."""
 
@@ -65,6 +66,13 @@ def card(name: str) -> tuple[str, Card]:
     raise ValidationError(f"gpu {name!r} is not known.{near} Known: {', '.join(CARDS)}.", field="gpu", value=name)
 
 
+def known_card(device: DeviceFacts) -> tuple[str, Card] | None:
+    """The card that a GPU's own name means; None for one that is not in the table."""
+    plain = device.name.upper().replace(" ", "").replace("-", "")
+    names = (name for name in sorted(CARDS, key=len, reverse=True) if name.replace("-", "") in plain)
+    return next(((name, CARDS[name]) for name in names if device.kind == "cuda"), None)
+
+
 def facts_of(name: str, count: int) -> DeviceFacts:
     """A machine with `count` empty cards of that name."""
     known, one = card(name)
@@ -101,11 +109,10 @@ def rates(device: DeviceFacts) -> Rates:
         read, math = cpu_speed(device)
         why = f"{device.num_cores} cores by their instruction set, a guess"
         return Rates(read, math, 0.0, 2 * math if device.int8 else 0.0, why)
-    plain = device.name.upper().replace(" ", "").replace("-", "")
-    for name in sorted(CARDS, key=len, reverse=True):
-        if name.replace("-", "") in plain:
-            one, math = CARDS[name], 1e12 * MATH_REACH
-            why = f"{READ_REACH:.0%} of the {name}'s bandwidth and {MATH_REACH:.0%} of its arithmetic"
-            return Rates(one.read * 1e12 * READ_REACH, one.half * math, one.fp8 * math, 0.0, why)
+    found = known_card(device)
+    if found is not None:
+        (name, one), math = found, 1e12 * MATH_REACH
+        why = f"{READ_REACH:.0%} of the {name}'s bandwidth and {MATH_REACH:.0%} of its arithmetic"
+        return Rates(one.read * 1e12 * READ_REACH, one.half * math, one.fp8 * math, 0.0, why)
     why = f"1 TB/s, since {device.name} is not known here"
     return Rates(1e12 * READ_REACH, 150e12 * MATH_REACH, 0.0, 0.0, why)

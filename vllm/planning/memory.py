@@ -68,17 +68,26 @@ def _stage_bytes(
 
 def activation_bytes(decoder: Network, dtype: str, num_tokens: int, num_lines: int, tp_size: int) -> int:
     """Bytes that a step of `num_tokens` query tokens and `num_lines` lines of logits holds at once, at most."""
-    if isinstance(decoder, Foreign):
-        widest = decoder.widest
-    else:
-        widest = max(_widest(block, tp_size) for block in dict.fromkeys(decoder.blocks))
-    per_token = (4 * decoder.hidden + widest) * ITEMSIZE[dtype]
+    per_token = (4 * decoder.hidden + widest_moment(decoder, tp_size)[0]) * ITEMSIZE[dtype]
     logits = 2 * 4 * num_lines * decoder.vocab
     return num_tokens * per_token + logits
 
 
+def widest_moment(network: Network, tp_size: int) -> tuple[int, int]:
+    """(elements per token of the widest moment of a block, of them the widest input of a map)."""
+    if isinstance(network, Foreign):
+        return network.widest, network.widest // 3
+    blocks = dict.fromkeys(network.blocks)
+    return max(_widest(block, tp_size) for block in blocks), max(_input(block, tp_size) for block in blocks)
+
+
+def _input(block: Block, tp_size: int) -> int:
+    heads, ffn = block.mixer.heads, block.ffn
+    inner = ffn.inter if isinstance(ffn, MLP) else ffn.expert.inter
+    return max(heads.num * heads.dim, inner) // tp_size
+
+
 def _widest(block: Block, tp_size: int) -> int:
-    """Elements per token of the widest moment of a block."""
     heads = block.mixer.heads
     return max((2 * heads.num + 2 * heads.num_kv) * heads.dim // tp_size, _inner(block.ffn, tp_size))
 

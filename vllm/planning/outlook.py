@@ -14,11 +14,10 @@ from vllm.config.args import EngineArgs
 from vllm.errors import CapacityError
 from vllm.kv.groups import bytes_needed
 from vllm.parts.decoder import Decoder
-from vllm.parts.ffn import MoE
-from vllm.parts.tensors import num_parameters, tensors
+from vllm.parts.tensors import num_parameters
 from vllm.planning.known import Rates
 from vllm.planning.memory import Network
-from vllm.planning.pace import active_parameters
+from vllm.planning.pace import active_parameters, num_layers, parts_used
 from vllm.planning.plan import Plan
 from vllm.util.arith import human_bytes, largest
 
@@ -70,7 +69,7 @@ def decode_rate(plan: Plan, network: Network, rates: Rates, num: int, length: in
     keys = num * bytes_needed(plan.kv, length) / max(1, plan.worker.tp_size) / max(1, plan.worker.pp_size)
     hops = 2 * _HOP_SECONDS if plan.worker.tp_size > 1 else 0.0
     kind = "cpu" if plan.worker.device == "cpu" else "cuda"
-    step = (weights + keys) / rates.read + _num_layers(network) * (_LAYER_SECONDS[kind] + hops)
+    step = (weights + keys) / rates.read + num_layers(network) * (_LAYER_SECONDS[kind] + hops)
     products = 2.0 * num * active_parameters(network) / plan.worker.tp_size / rates.math(plan.worker.quantization)
     return num / max(step, products)
 
@@ -91,12 +90,11 @@ def text(plan: Plan, network: Network, rates: Rates, found: list[Option]) -> str
 
 def side_by_side(network: Network, rates: Rates, found: list[Option], length: int) -> list[str]:
     """A table of the options, with sequences of `length` tokens as the example."""
-    heads = ("weights", "per rank", "KV cache", "sequences", "longest", "one", "all", "prefill")
-    wide = (10, 10, 10, 9, 9, 8, 9, 9)
+    heads = {"per rank": 10, "KV cache": 10, "sequences": 9, "longest": 9, "one": 8, "all": 9, "prefill": 9}
     lines = [
         f"options, with sequences of {length:,} tokens; tokens/s of one, of all and of prompts are expected with",
         f"{rates.why}:",
-        "  ranks  weights     " + "  ".join(f"{name:>{size}}" for name, size in zip(heads[1:], wide[1:], strict=True)),
+        "  ranks  weights     " + "  ".join(f"{name:>{size}}" for name, size in heads.items()),
     ]
     for option in found:
         plan = option.plan
@@ -121,19 +119,9 @@ def _shortly(error: ValueError) -> str:
     return str(error).split(". ")[0].split("; ")[0][:90]
 
 
-def _num_layers(network: Network) -> int:
-    return len(network.blocks) if isinstance(network, Decoder) else len(network.calls)
-
-
 def share_read(network: Network, num: int) -> float:
     """Part of the weights that a step of `num` tokens reads: of experts, those that are hit when all are as likely."""
     if not isinstance(network, Decoder):
         return 1.0
-    experts = hit = 0.0
-    for spec in tensors(network):
-        if ".experts." in spec.name:
-            ffn = network.blocks[int(spec.name.split(".")[1])].ffn
-            assert isinstance(ffn, MoE), f"{spec.name} belongs to no experts"
-            experts += spec.numel
-            hit += spec.numel * (1.0 - (1.0 - ffn.top_k / ffn.num_experts) ** num)
-    return 1.0 - (experts - hit) / num_parameters(network)
+    read = sum(spec.numel * (1.0 - (1.0 - share) ** num) for spec, share in parts_used(network))
+    return read / num_parameters(network)

@@ -6,11 +6,12 @@ a target steps are as large as they may be, which is the most work a second. Doe
 Called by: resolve.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from vllm.parts.decoder import Decoder
 from vllm.parts.ffn import MoE
-from vllm.parts.tensors import tensors
+from vllm.parts.tensors import TensorSpec, tensors
 from vllm.planning.choices import Choices
 from vllm.planning.memory import Network, count_parameters
 from vllm.protocol.facts import DeviceFacts
@@ -39,18 +40,13 @@ class Work:
     """Of one rank."""
     tp: int
 
-    @property
-    def num_layers(self) -> int:
-        """Layers that every step walks through."""
-        return len(self.network.blocks if isinstance(self.network, Decoder) else self.network.calls)
-
 
 def with_pace(
     scheduler: SchedulerPlan, work: Work, device: DeviceFacts, is_watched: bool, chosen: Choices
 ) -> SchedulerPlan:
     """The plan with its step costs, and with a target where tokens are read as they come."""
     bytes_s, flops = _speed(device)
-    base = work.weight_bytes / bytes_s + work.num_layers * _LAYER_SECONDS[device.kind]
+    base = work.weight_bytes / bytes_s + num_layers(work.network) * _LAYER_SECONDS[device.kind]
     each = _CAUTION * 2.0 * active_parameters(work.network) / work.tp / flops
     target = _TARGET[device.kind] if is_watched else 0.0
     if is_watched:
@@ -71,17 +67,29 @@ def cpu_speed(device: DeviceFacts) -> tuple[float, float]:
     return _CORE_BYTES * min(device.num_cores, _MOST_CORES), per_core * device.num_cores
 
 
-def active_parameters(network: Network) -> int:
-    """Parameters that one token is multiplied with: of experts those that are chosen; no token table, but the head."""
-    if not isinstance(network, Decoder):
-        return count_parameters(network)
-    total = 0
+def num_layers(network: Network) -> int:
+    """Layers that every step walks through."""
+    return len(network.blocks if isinstance(network, Decoder) else network.calls)
+
+
+def parts_used(network: Decoder) -> Iterator[tuple[TensorSpec, float]]:
+    """Each tensor, and the share of it that one token meets: of experts those that are chosen."""
     for spec in tensors(network):
         share = 1.0
         if ".experts." in spec.name:
             ffn = network.blocks[int(spec.name.split(".")[1])].ffn
             assert isinstance(ffn, MoE), f"{spec.name} belongs to no experts"
             share = ffn.top_k / ffn.num_experts
-        if spec.name != "embed.weight" or network.head.tied:
-            total += int(spec.numel * share)
-    return total
+        yield spec, share
+
+
+def active_parameters(network: Network) -> int:
+    """Parameters that one token is multiplied with: of experts those that are chosen; no token table, but the head."""
+    if not isinstance(network, Decoder):
+        return count_parameters(network)
+    used = (int(spec.numel * share) for spec, share in parts_used(network) if _is_product(spec, network))
+    return sum(used)
+
+
+def _is_product(spec: TensorSpec, network: Decoder) -> bool:
+    return spec.name != "embed.weight" or network.head.tied

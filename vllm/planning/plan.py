@@ -18,12 +18,19 @@ class Memory:
     kv: int
     activations: int
     fixed: int
-    """Context, workspaces, graphs: measured constants of the platform."""
+    """Context, workspaces, graphs: measured constants of the platform; on a CPU the tokenizer too."""
+    loading: int = 0
+    """What weights take before they are quantized, where that is done here; 0: no more than later."""
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """All of it, when the cache is full and a step is the largest."""
         return self.weights + self.kv + self.activations + self.fixed
+
+    @property
+    def at_start(self) -> int:
+        """Before the first request, where memory comes as it is written (a CPU)."""
+        return self.weights + self.fixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +59,18 @@ class Plan:
             f"{self.max_tokens_in_cache:,} tokens in one sequence at most",
             f"  activations  {human_bytes(m.activations)} (a step of {s.max_num_batched_tokens} tokens)",
             f"  fixed        {human_bytes(m.fixed)}",
-            f"  in all       {human_bytes(m.total)} per rank, {w.tp_size * w.pp_size} rank(s)",
+            f"  in all       {human_bytes(m.total)} per rank, {w.tp_size * w.pp_size} rank(s){self._when()}",
             f"  limits       context {s.max_model_len:,}, {s.max_num_seqs} sequences, policy {s.policy}",
             "choices:",
         ]
         return "\n".join(lines + [f"  {knob} = {value}: {why}" for knob, value, why in self.choices])
+
+    def _when(self) -> str:
+        """On a CPU memory is taken when it is first written."""
+        if self.worker.device != "cpu":
+            return ""
+        loads = f"; {human_bytes(self.memory.loading)} while loading" if self.memory.loading else ""
+        return f", {human_bytes(self.memory.at_start)} before the first request{loads}"
 
     def _per_token(self) -> str:
         plan = self.kv

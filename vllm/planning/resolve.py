@@ -13,6 +13,7 @@ from vllm.parts.checkpoint import Weights
 from vllm.planning.arithmetic import choose_dtype, choose_quantization, choose_threads
 from vllm.planning.cache import Room, fit_context, kv_plan, longest_in, rank_block_bytes
 from vllm.planning.choices import Choices
+from vllm.planning.host import Step, host_bytes, load_bytes
 from vllm.planning.limits import check_split, scheduler_plan
 from vllm.planning.memory import Network, activation_bytes, count_parameters, weight_bytes
 from vllm.planning.pace import Work, with_pace
@@ -20,7 +21,8 @@ from vllm.planning.plan import Memory, Plan
 from vllm.protocol.facts import DeviceFacts
 from vllm.protocol.plan import LoadPlan, Stored, WorkerPlan
 
-_FIXED_BYTES = {"cpu": 200 << 20, "cuda": 1 << 30}
+_FIXED_BYTES = 1 << 30
+"""Of a GPU: context, workspaces of libraries."""
 
 
 def resolve(
@@ -47,7 +49,12 @@ def resolve(
     size = weight_bytes(decoder, dtype, tp, pp, quantization, weights, stored)
     lines = min(scheduler.max_num_seqs, scheduler.max_num_batched_tokens)
     activations = activation_bytes(decoder, dtype, scheduler.max_num_batched_tokens, lines, tp)
-    spent = Memory(size, 0, activations, _FIXED_BYTES[device.kind])
+    fixed, loading = _FIXED_BYTES, 0
+    if device.kind == "cpu":
+        largest = Step(scheduler.max_num_batched_tokens, lines, scheduler.max_model_len)
+        activations, fixed = host_bytes(args, decoder, dtype, quantization, largest, device)
+        loading = load_bytes(decoder, dtype, quantization, size, tp * pp)
+    spent = Memory(size, 0, activations, fixed, loading)
     kv = kv_plan(args, decoder, scheduler, Room(device, tp, pp, dtype, spent), chosen)
     most = longest_in(kv)
     scheduler = fit_context(args, scheduler, kv, most, chosen)

@@ -29,6 +29,13 @@ def onto_huge_pages(tensor: torch.Tensor) -> None:
         _later(tensor)
 
 
+def give_back() -> None:
+    """Return what was freed to the system: weights that were packed leave holes which the C library would keep."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 @functools.cache
 def _madvise() -> Callable[[int, int, int], int] | None:
     """madvise(address, length, advice) of the C library; Linux only. Runs without Python's lock."""

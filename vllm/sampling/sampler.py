@@ -24,6 +24,9 @@ from vllm.sampling.truncate import first_count, truncate
 
 NO_TOKEN = -1
 NOTHING_LEFT = "the request's options leave no token to choose from"
+PORTION = {"cpu": 16}
+_PORTION = 256
+"""Lines that are copied, cut or reported at a time: planning counts on it (planning/host.py)."""
 
 
 def _sent(x: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -95,12 +98,13 @@ class Sampler:
         elif random.size == len(rows):
             tokens = self._random(logits, rows, np.array(lines.lens), reported)
         else:
-            tokens = logits.argmax(-1)
-            where = _sent(random, logits.device)
-            part = logits[where]
-            tokens[where] = self._random(part, rows[random], np.array(lines.lens)[random], reported)
-            if reported and not self._raw:
-                logits[where] = part
+            tokens, lens = logits.argmax(-1), np.array(lines.lens)
+            for some in self._portions(random, logits.device):
+                where = _sent(some, logits.device)
+                part = logits[where]
+                tokens[where] = self._random(part, rows[some], lens[some], reported)
+                if reported and not self._raw:
+                    logits[where] = part
         out = Sampled(tokens, failed=failed)
         if reported:
             self._report(out, logits if untouched is None else untouched, tokens, lines, reported)
@@ -112,7 +116,7 @@ class Sampler:
         """Copies of the reported lines as they came from the model; None when they are read after the stages."""
         if not reported or not self._raw:
             return None
-        return logits[reported].clone()
+        return logits[reported]
 
     def _run_stages(
         self, logits: torch.Tensor, lines: Lines, failed: dict[int, str], waits: bool
@@ -149,15 +153,14 @@ class Sampler:
         if not cut.any():
             return self._ops.draw(logits, keys)
         tokens = torch.empty(len(rows), dtype=torch.int64, device=device)
-        plain = np.flatnonzero(~cut)
-        if plain.size:
-            where = torch.from_numpy(plain).to(device)
+        for some in self._portions(np.flatnonzero(~cut), device):
+            where = _sent(some, device)
             tokens[where] = self._ops.draw(logits[where], keys[where])
         counts = np.array([first_count(int(k), logits.shape[1]) if c else 0 for k, c in zip(top_k, cut, strict=True)])
         for count in np.unique(counts[cut]):
-            for chosen in self._portions(np.flatnonzero(counts == count)):
-                where = torch.from_numpy(chosen).to(device)
-                limits = (torch.from_numpy(x[chosen]).to(device) for x in (top_k, top_p, min_p))
+            for chosen in self._portions(np.flatnonzero(counts == count), device):
+                where = _sent(chosen, device)
+                limits = (_sent(x[chosen], device) for x in (top_k, top_p, min_p))
                 those = logits if len(chosen) == len(rows) else logits[where]
                 for part, kept in truncate(those, *limits, int(count)):
                     lines = where[part]
@@ -166,18 +169,17 @@ class Sampler:
                         logits[lines] = kept.over(logits.shape[1])
         return tokens
 
-    def _portions(self, lines: np.ndarray) -> list[np.ndarray]:
-        """What may be computed together of these lines."""
-        return list(lines[:, None]) if self._one_by_one else [lines]
+    def _portions(self, lines: np.ndarray, device: torch.device) -> list[np.ndarray]:
+        """What is computed together of these lines."""
+        size = 1 if self._one_by_one else PORTION.get(device.type, _PORTION)
+        return [lines[start : start + size] for start in range(0, len(lines), size)]
 
     def _report(
         self, out: Sampled, logits: torch.Tensor, tokens: torch.Tensor, lines: Lines, reported: list[int]
     ) -> None:
-        if not self._raw:
-            logits = logits[reported]
         nums, wanted = zip(*(self._logprobs[lines.rows[n]] for n in reported), strict=True)
-        for part in self._portions(np.arange(len(reported))):
-            at = part.tolist()
+        for part in self._portions(np.arange(len(reported)), logits.device):
+            at, here = part.tolist(), [reported[i] for i in part]
             asked = [nums[i] for i in at], self._as_logits, [wanted[i] for i in at]
-            entries = report(logits[at], tokens[[reported[i] for i in at]], *asked)
+            entries = report(logits[at if self._raw else here], tokens[here], *asked)
             out.logprobs.update(zip((reported[i] for i in at), entries, strict=True))

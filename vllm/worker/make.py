@@ -20,6 +20,7 @@ from vllm.parts.ffn import MoE
 from vllm.parts.foreign import Foreign
 from vllm.parts.tensors import Piece, stage_layers
 from vllm.platforms.base import platform_of
+from vllm.platforms.pages import give_back
 from vllm.protocol.kv import FullKV, KVGroup, KVPlan, SlidingKV
 from vllm.protocol.plan import LoadPlan, WorkerPlan
 from vllm.sampling.lines import Head, Stage
@@ -49,6 +50,8 @@ def make_runner(
     with torch.inference_mode():
         slabs = make_slabs(kv_plan, device)
         model = build(decoder, weights, worker_plan, kv_plan, slabs, ops, mesh)
+    if device.type == "cpu":
+        give_back()
     has_experts = any(isinstance(b.ffn, MoE) for b in decoder.blocks)
     record = _may_record(ops, worker_plan, has_experts) and mesh.pp.size * mesh.tp.size == 1
     if mesh.pp.size * mesh.tp.size > 1 or not platform_of(device).runs_behind():

@@ -26,7 +26,7 @@ from vllm.util.clock import SYSTEM, Clock
 from vllm.worker.batch import gather
 from vllm.worker.heads import Heads
 from vllm.worker.picked import Picked
-from vllm.worker.prompt_logprobs import prompt_logprobs
+from vllm.worker.prompt_logprobs import positions_at_once, prompt_logprobs
 from vllm.worker.rows import Rows, copy_blocks
 from vllm.worker.tapes import Tapes
 
@@ -57,6 +57,7 @@ class Runner:
         self._device = torch.device(worker_plan.device)
         self._as_logits = worker_plan.logprobs_mode.endswith("logits")
         self._max_tokens, self._clock = worker_plan.max_num_batched_tokens, clock
+        self._slice = positions_at_once(self._device, min(worker_plan.max_num_seqs, self._max_tokens))
         self._tokens = torch.from_numpy(self.rows.tokens)
         self._prompt_asks: dict[int, tuple[int, int, list[int] | None]] = {}
         self._results: deque[StepResult] = deque()
@@ -277,5 +278,15 @@ class Runner:
             follow = self._tokens[row, first + 1 : last + 1].to(hidden.device, torch.int64)
             lines = hidden[begin + first - low : begin + last - low]
             result.prompt_logprobs[int(self.rows.seq_ids[row])] = prompt_logprobs(
-                lines, first, follow, self.model.logits, num, self._as_logits, wanted, self._deterministic
+                *(
+                    lines,
+                    first,
+                    follow,
+                    self.model.logits,
+                    num,
+                    self._as_logits,
+                    wanted,
+                    self._deterministic,
+                    self._slice,
+                )
             )
