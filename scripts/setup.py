@@ -1,6 +1,6 @@
 """Install this checkout and its requirements into the environment that runs this file, once.
 
-Usage: .venv/bin/python scripts/setup.py [test|e2e|dev]     (scripts/setup.sh makes .venv and calls this)
+Usage: .venv/bin/python scripts/setup.py [test|e2e|docs|dev]     (scripts/setup.sh makes .venv and calls this)
 
     NVIDIA driver, or not Linux ─────────────────────────────▶ pip's own choice of torch
     no driver ─ pip offers a +cpu build in the range ────────▶ that build
@@ -32,6 +32,7 @@ INCLUDES = {  # an extra -> the extras that it covers
     "": {""},
     "test": {"", "test"},
     "e2e": {"", "test", "e2e"},
+    "docs": {"", "test", "docs"},
     "dev": {"", "test", "dev"},
 }
 
@@ -39,7 +40,7 @@ INCLUDES = {  # an extra -> the extras that it covers
 def main() -> int:
     extra = sys.argv[1] if len(sys.argv) > 1 else ""
     if extra not in INCLUDES:
-        print(f"unknown extra {extra!r}: use test, e2e, dev or nothing", file=sys.stderr)
+        print(f"unknown extra {extra!r}: use test, e2e, docs, dev or nothing", file=sys.stderr)
         return 2
     key = state_key()
     installed = read_stamp()

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes .venv with the newest Python 3.11-3.14 found and installs this checkout into it; does nothing the second time.
-# Usage: sh scripts/setup.sh [test|dev]     PYTHON=/path/to/python overrides the search.
+# Usage: sh scripts/setup.sh [test|e2e|docs|dev]     PYTHON=/path/to/python overrides the search.
 cd "$(dirname "$0")/.." || exit 1
 
 usable='import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))'

@@ -1,5 +1,5 @@
-"""`python -m tools.house`: the state of the house. `... pin`: pin the lists as they are. `... map`: draw docs/map.md.
-`... faults`: write docs/troubleshooting.md and its Chinese twin. `... compat`: write docs/compatibility.md.
+"""`python -m tools.house`: the state of the house. `... pin`: pin the lists as they are. `... docs`: write every page
+that is made from the source, or one of them: map, faults (troubleshooting), known (faults), drawings, compat.
 
 Exit status 1 when a law is broken (floors, cycles, pinned lists); sizes and words are only told.
 """
@@ -8,7 +8,7 @@ import datetime
 import sys
 import tomllib
 
-from tools.house import compat, cycles, faults, floors, map, pins, sizes, words
+from tools.house import compat, cycles, drawings, faults, floors, known, map, pins, sizes, words
 from tools.house.source import ROOT, modules
 
 
@@ -42,13 +42,10 @@ def report() -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["pin"]:
-        pins.write()
-    elif sys.argv[1:] == ["map"]:
-        map.write()
-    elif sys.argv[1:] == ["faults"]:
-        faults.write()
-    elif sys.argv[1:] == ["compat"]:
-        compat.write()
+    writers = {"pin": pins, "map": map, "faults": faults, "known": known, "drawings": drawings, "compat": compat}
+    asked = ["map", "faults", "known", "drawings", "compat"] if sys.argv[1:] == ["docs"] else sys.argv[1:]
+    if asked and set(asked) <= set(writers):
+        for name in asked:
+            writers[name].write()
     else:
         sys.exit(1 if report() else 0)

@@ -8,7 +8,7 @@ from tools.house.source import ROOT, modules
 FILE = ROOT / "docs" / "map.md"
 HEAD = """# Import map
 
-Made by `make docs`; do not edit. An arrow counts the imports of one room by another, those in functions included.
+Made by `make docs`; do not edit. A number counts the imports of one room by another, those in functions included.
 The ground (`util`, `errors`, `inputs`, `outputs`, `sampling_params`, `config`, `protocol`) is left out: all may use it.
 """
 GROUND = {
@@ -34,12 +34,12 @@ def draw() -> str:
     """The page."""
     edges = cycles.graph(modules())
     counts = Counter((room(source), room(target)) for source, targets in edges.items() for target in targets)
-    lines = [
-        f"  {source} -->|{count}| {target}"
-        for (source, target), count in sorted(counts.items())
-        if source != target and not {source, target} & GROUND
-    ]
-    return "\n".join([HEAD, "```mermaid", "graph TD", *lines, "```", ""])
+    rooms: dict[str, list[str]] = {}
+    for (source, target), count in sorted(counts.items(), key=lambda item: (item[0][0], -item[1])):
+        if source != target and not {source, target} & GROUND:
+            rooms.setdefault(source, []).append(f"{target} {count}")
+    lines = [f"| {source} | {', '.join(targets)} |" for source, targets in sorted(rooms.items())]
+    return "\n".join([HEAD, "| Room | imports, and how often |", "|---|---|", *lines, ""])
 
 
 def write() -> None:
