@@ -41,9 +41,9 @@ text.value { fill: #fff }
 """
 
 
-def newest() -> dict[tuple[str, str], float]:
-    """(yardstick, case) -> the newest measurement: milliseconds of a step, else tokens a second."""
-    found: dict[tuple[str, str], float] = {}
+def newest() -> dict[tuple[str, str], tuple[float, str]]:
+    """(yardstick, case) -> the newest measurement (milliseconds of a step, else tokens a second), and a remark."""
+    found: dict[tuple[str, str], tuple[float, str]] = {}
     for line in LEDGER.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         if (
@@ -57,7 +57,8 @@ def newest() -> dict[tuple[str, str], float]:
         if case not in VLLM.get(name, {}):
             continue
         value = row.get("step_ms") or row["tot_tok_s" if case in ("prefill", "mixed") else "out_tok_s"]
-        found[name, case] = value
+        remark = f", over {row['out']} of 256 tokens" if "out" in row else ""
+        found[name, case] = value, remark
     return found
 
 
@@ -76,14 +77,15 @@ def draw() -> str:
         for case, theirs in cases.items():
             if (name, case) not in measured:
                 continue
-            ours, limit = times(case, measured[name, case], theirs), FLOORS[name].get(case)
+            value, remark = measured[name, case]
+            ours, limit = times(case, value, theirs), FLOORS[name].get(case)
             end = LEFT + ours * scale
             parts.append(f'<text x="24" y="{y + 14}">{escape(WORDS[case])}</text>')
             parts.append(f'<rect class="bar" x="{LEFT}" y="{y + 2}" width="{end - LEFT:.1f}" height="16" rx="2"/>')
             most = times(case, limit, theirs) if limit else 0.0
-            parts.append(f'<text class="value" x="{LEFT + 8}" y="{y + 15}">{ours:.2f} x</text>')
             if most > LARGEST:
-                parts.append(f'<text class="quiet" x="{end + 8:.1f}" y="{y + 15}">the card allows {most:.1f} x</text>')
+                remark += f"; the card would allow {most:.1f} x"
+            parts.append(f'<text class="value" x="{LEFT + 8}" y="{y + 15}">{ours:.2f} x{remark}</text>')
             if 0 < most <= LARGEST:
                 x = LEFT + most * scale
                 parts.append(f'<line class="limit" x1="{x:.1f}" y1="{y}" x2="{x:.1f}" y2="{y + 20}"/>')
