@@ -53,8 +53,8 @@ def run(host: Host) -> dict[int, list[torch.Tensor]]:
     plain = model.logits
     ending: list[int] = []
 
-    def spy(hidden: torch.Tensor) -> torch.Tensor:
-        out = plain(hidden)
+    def spy(hidden: torch.Tensor, wide: bool = True) -> torch.Tensor:
+        out = plain(hidden, wide)
         for row, line in zip(ending, out.clone(), strict=True):
             taken[row].append(line)
         return out

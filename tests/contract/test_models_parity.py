@@ -50,8 +50,8 @@ class Tap:
         self.seen.append(self.model.logits(hidden).clone())
         return hidden
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.model.logits(hidden)
+    def logits(self, hidden: torch.Tensor, wide: bool = True) -> torch.Tensor:
+        return self.model.logits(hidden, wide)
 
 
 def our_logits(

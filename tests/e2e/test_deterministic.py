@@ -1,13 +1,16 @@
 """Deterministic mode as a user meets it: a request gives the same tokens and log-probabilities to the bit, alone, among
 256, in chunks of any size, after a preemption, a prefix hit or a restart; also with int8 and over several ranks."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tests.contract.models import reference, save
+from tests.contract.models import reference, save, tiny_configs
+from tests.e2e.test_gpu_memory import SHAPE
 from vllm import LLM, SamplingParams, TokensPrompt
 
 VOCAB = 331
@@ -29,12 +32,15 @@ KINDS: list[dict[str, Any]] = [
     {"temperature": 0.9, "top_k": 40, "top_p": 0.9},
     {"temperature": 1.1, "top_p": 0.97, "repetition_penalty": 1.1, "presence_penalty": 0.5},
 ]
+WIDE = {**CONFIG, "hidden_size": 256, "intermediate_size": 512, "vocab_size": 384, "head_dim": 64}
+"""Sizes for which a GPU has kernels of its own."""
 HOW: dict[str, dict[str, Any]] = {
     "float32": {"dtype": "float32"},
     "bfloat16": {"dtype": "bfloat16"},
     "int8": {"dtype": "bfloat16", "quantization": "int8"},
     "int8 in float32": {"dtype": "float32", "quantization": "int8"},
 }
+GPU_HOW = {"float16": {"dtype": "float16"}, "fp8 cache": {"dtype": "bfloat16", "kv_cache_dtype": "fp8"}}
 MANY = 256
 
 
@@ -67,11 +73,13 @@ def alone(llm: LLM, prompt: list[int] = PROMPT, length: int = 24) -> list[tuple[
     return found
 
 
-def among(llm: LLM, others: int, seed: int, prompt: list[int] = PROMPT, length: int = 24) -> list[tuple[Any, ...]]:
+def among(
+    llm: LLM, others: int, seed: int, prompt: list[int] = PROMPT, length: int = 24, most: int = 40
+) -> list[tuple[Any, ...]]:
     """The same requests somewhere among `others`, which are of all kinds and lengths."""
     dice = random.Random(seed)
-    top = VOCAB if prompt is PROMPT else max(prompt)
-    prompts = [[dice.randrange(3, top) for _ in range(dice.randint(1, 40))] for _ in range(others)]
+    top = max(prompt)
+    prompts = [[dice.randrange(3, top) for _ in range(dice.randint(1, most))] for _ in range(others)]
     params = [
         SamplingParams(max_tokens=dice.randint(1, 30), logprobs=1, seed=i, ignore_eos=True, **KINDS[i % 4])
         for i in range(others)
@@ -90,25 +98,66 @@ def engine(folder: Path | str, **args: Any) -> LLM:
     return LLM(str(folder), deterministic=True, **{**given, **args})
 
 
+@pytest.mark.gpu_too
 @pytest.mark.parametrize("how", HOW)
 def test_same_bits_whatever_happens(folder: Path, how: str) -> None:
-    with engine(folder, max_num_seqs=MANY + 4, **HOW[how]) as llm:
-        expected = alone(llm)
+    if "int8" in how and torch.cuda.is_available():
+        pytest.skip("int8 is refused on a GPU")
+    check(folder, how)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("how", ["bfloat16", "float16", "fp8 cache"])
+def test_same_bits_of_larger_maps(tmp_path: Path, how: str) -> None:
+    save(reference(WIDE), tmp_path)
+    check(tmp_path, how)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["gemma2", "gemma3", "qwen3_moe", "gpt2", "olmo2"])
+def test_same_bits_of_other_networks(tmp_path: Path, name: str) -> None:
+    """Windows and soft caps, experts, layer norms with biases, norms behind."""
+    save(reference(dict(tiny_configs())[name]), tmp_path)
+    check(tmp_path, "bfloat16", 100)
+
+
+@pytest.mark.gpu
+@pytest.mark.gpu_alone
+def test_same_bits_of_a_real_size(tmp_path: Path) -> None:
+    """An 8B shape, where every kind of tile is used: alone, among 255, in steps of 384 tokens, preempted."""
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE))
+    prompt = [(7 * i + 3) % 128_000 for i in range(1500)]
+    given = {"load_format": "dummy", "block_size": 64, "max_model_len": 2048, "gpu_memory_utilization": 0.6}
+    with engine(tmp_path, max_num_seqs=260, **given) as llm:
+        expected = alone(llm, prompt)
+        assert among(llm, 255, 1, prompt, most=900) == expected
+    with engine(tmp_path, max_num_seqs=40, max_num_batched_tokens=384, **given) as llm:
+        assert among(llm, 20, 2, prompt, most=300) == expected
+    with engine(tmp_path, max_num_seqs=40, **{**given, "num_gpu_blocks_override": 70}) as llm:
+        assert among(llm, 30, 2, prompt, most=300) == expected
+        assert llm.llm_engine.assembled.engine.scheduler.num_preempted > 0
+
+
+def check(folder: Path, how: str, vocab: int = VOCAB) -> None:
+    """Alone, among 256, after prefix hits and restarts, in chunks, preempted."""
+    prompt = [token % vocab for token in PROMPT]
+    with engine(folder, max_num_seqs=MANY + 4, **{**HOW, **GPU_HOW}[how]) as llm:
+        expected = alone(llm, prompt)
         assert len({tuple(tokens) for tokens, *_ in expected}) == len(KINDS), "the kinds do not say the same"
-        assert among(llm, MANY, seed=1) == expected
+        assert among(llm, MANY, 1, prompt) == expected
         again = llm.generate(
-            [TokensPrompt(prompt_token_ids=PROMPT)] * 3, [wanted(k) for k in (1, 2, 3)], use_tqdm=False
+            [TokensPrompt(prompt_token_ids=prompt)] * 3, [wanted(k) for k in (1, 2, 3)], use_tqdm=False
         )
         assert [answer(out) for out in again] == expected[1:]
         assert all((out.num_cached_tokens or 0) >= 48 for out in again)
     for chunk in (1, 7, 16, 50):
         seqs = min(chunk, 4)
-        with engine(folder, max_num_seqs=seqs, max_num_batched_tokens=chunk, **HOW[how]) as llm:
-            assert alone(llm) == expected, f"chunks of {chunk} after a restart"
-            assert chunk == 1 or among(llm, 4, seed=chunk) == expected
+        with engine(folder, max_num_seqs=seqs, max_num_batched_tokens=chunk, **{**HOW, **GPU_HOW}[how]) as llm:
+            assert alone(llm, prompt) == expected, f"chunks of {chunk} after a restart"
+            assert chunk == 1 or among(llm, 4, chunk, prompt) == expected
     tight = {"max_num_batched_tokens": 64, "num_gpu_blocks_override": 20}
-    with engine(folder, max_num_seqs=12, **tight, **HOW[how]) as llm:
-        assert among(llm, 12, seed=3) == expected
+    with engine(folder, max_num_seqs=12, **tight, **{**HOW, **GPU_HOW}[how]) as llm:
+        assert among(llm, 12, 3, prompt) == expected
         assert llm.llm_engine.assembled.engine.scheduler.num_preempted > 0
 
 

@@ -3,8 +3,10 @@
 Libraries choose how to add by the number of rows, so each call here has one fixed shape, filled up with rows that
 nobody reads: products take tiles of 16 tokens, functions with a scalar tail go row by row, attention takes tiles of 16
 positions (a token sits in row position % 16) against tiles of 256 keys from position 0 on. Slow for prompts; kernels
-written for a device that keep the order by themselves (`ops/cpu`) are preferred where they are there.
+written for a device that keep the order by themselves (`ops/cpu`, "fixed" ones of `ops/triton`) are preferred.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +55,11 @@ def activate_mul_quantize_tiled(x_TJ: torch.Tensor, act: str, intake: Intake) ->
     return y
 
 
+def _each(run: Callable[..., torch.Tensor], x: torch.Tensor, *args: object) -> torch.Tensor:
+    """`run` row by row. why not on a GPU: what it does to a number there does not depend on the number's place."""
+    return run(x, *args) if x.is_cuda else torch.cat([run(row, *args) for row in x.split(1)])
+
+
 def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     num = x.shape[0]
     out = torch.empty(num, weight.shape[0], dtype=x.dtype, device=x.device)
@@ -67,19 +74,19 @@ def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = 
 @activate.kernel("tiled", when=_when, rank=_RANK)
 def activate_tiled(x_TI: torch.Tensor, act: str) -> torch.Tensor:
     """As the reference."""
-    return torch.cat([activate(row, act) for row in x_TI.split(1)])
+    return _each(activate, x_TI, act)
 
 
 @activate_mul.kernel("tiled", when=_when, rank=_RANK)
 def activate_mul_tiled(x_TJ: torch.Tensor, act: str) -> torch.Tensor:
     """As the reference."""
-    return torch.cat([activate_mul(row, act) for row in x_TJ.split(1)])
+    return _each(activate_mul, x_TJ, act)
 
 
 @softcap.kernel("tiled", when=_when, rank=_RANK)
 def softcap_tiled(x_NV: torch.Tensor, cap: float) -> torch.Tensor:
     """As the reference."""
-    return torch.cat([softcap(row, cap) for row in x_NV.split(1)])
+    return _each(softcap, x_NV, cap)
 
 
 @choose.kernel("tiled", when=_when, rank=_RANK)

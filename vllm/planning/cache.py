@@ -127,9 +127,8 @@ def _budget(args: EngineArgs, decoder: Network, one: KVPlan, scheduler: Schedule
         return args.kv_cache_memory_bytes, "kv_cache_memory_bytes"
     if device.kind == "cuda":
         top, others = int(device.total_bytes * args.gpu_memory_utilization), device.total_bytes - device.free_bytes
-        return top - others - spent, f"gpu_memory_utilization {args.gpu_memory_utilization} of " + human_bytes(
-            device.total_bytes
-        )
+        why = f"gpu_memory_utilization {args.gpu_memory_utilization} of {human_bytes(device.total_bytes)}"
+        return top - others - spent, why + (f", less what others hold: {_named(device)}" if device.others else "")
     asked = env.number("VLLM_CPU_KVCACHE_SPACE")
     if asked:
         return int(asked * 2**30), "VLLM_CPU_KVCACHE_SPACE"
@@ -159,9 +158,17 @@ def _too_large(decoder: Network, room: Room, left: int, wanted: int) -> str:
     return (
         f"The model does not fit: its {count_parameters(decoder):,} parameters take {human_bytes(spent.weights)} as "
         f"{room.dtype}, a step {human_bytes(spent.activations)}, the platform {human_bytes(spent.fixed)}; of {free} "
-        f"free on this {room.device.kind} that leaves {human_bytes(max(left, 0))} for the KV cache, which wants "
-        f"{human_bytes(wanted)}. What would help: {ways}."
+        f"free on this {room.device.kind}{_held(room.device)} that leaves {human_bytes(max(left, 0))} for the KV "
+        f"cache, which wants {human_bytes(wanted)}. What would help: {ways}."
     )
+
+
+def _held(device: DeviceFacts) -> str:
+    return f" (others hold {_named(device)})" if device.others else ""
+
+
+def _named(device: DeviceFacts) -> str:
+    return f"{human_bytes(device.total_bytes - device.free_bytes)} ({', '.join(device.others)})"
 
 
 def _what_would_fit(decoder: Network, room: Room) -> str:

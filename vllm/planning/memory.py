@@ -87,6 +87,23 @@ def _input(block: Block, tp_size: int) -> int:
     return max(heads.num * heads.dim, inner) // tp_size
 
 
+_SLICE = 512
+"""Lines of logits at most where a prompt's log-probabilities are made."""
+_WORKSPACE = 128 << 20
+"""What libraries keep for themselves on a GPU."""
+
+
+def gpu_step_bytes(decoder: Network, dtype: str, num_tokens: int, num_seqs: int, tp_size: int) -> tuple[int, int, int]:
+    """On a GPU: bytes of the largest step, of the largest recorded one, and of what the device keeps of rows."""
+    lines = max(min(num_seqs, num_tokens), min(_SLICE, num_tokens))
+    # why: 16 bytes a logit: as it comes, in float32, a copy that options leave alone, and its sum of exponents
+    step = activation_bytes(decoder, dtype, num_tokens, 2 * lines, tp_size) + _WORKSPACE
+    recorded = min(_SLICE, num_seqs * 4 // 3 + 8)
+    graph = activation_bytes(decoder, dtype, recorded, recorded, tp_size) + _WORKSPACE
+    kept = (num_seqs + 1) * decoder.vocab * 2 + (max(4, num_seqs // 8) + 1 + recorded) * decoder.vocab * 4
+    return step, graph, kept
+
+
 def _widest(block: Block, tp_size: int) -> int:
     heads = block.mixer.heads
     return max((2 * heads.num + 2 * heads.num_kv) * heads.dim // tp_size, _inner(block.ffn, tp_size))

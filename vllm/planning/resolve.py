@@ -10,12 +10,13 @@ from dataclasses import replace
 
 from vllm.config.args import EngineArgs
 from vllm.parts.checkpoint import Weights
+from vllm.parts.foreign import Foreign
 from vllm.planning.arithmetic import choose_dtype, choose_quantization, choose_threads
 from vllm.planning.cache import Room, fit_context, kv_plan, longest_in, rank_block_bytes
 from vllm.planning.choices import Choices
 from vllm.planning.host import Step, host_bytes, load_bytes
 from vllm.planning.limits import check_split, scheduler_plan
-from vllm.planning.memory import Network, activation_bytes, count_parameters, weight_bytes
+from vllm.planning.memory import Network, activation_bytes, count_parameters, gpu_step_bytes, weight_bytes
 from vllm.planning.pace import Work, with_pace
 from vllm.planning.plan import Memory, Plan
 from vllm.protocol.facts import DeviceFacts
@@ -48,12 +49,18 @@ def resolve(
     scheduler = scheduler_plan(args, decoder, device, chosen)
     size = weight_bytes(decoder, dtype, tp, pp, quantization, weights, stored)
     lines = min(scheduler.max_num_seqs, scheduler.max_num_batched_tokens)
+    step = graph = kept = 0
     activations = activation_bytes(decoder, dtype, scheduler.max_num_batched_tokens, lines, tp)
     fixed, loading = _FIXED_BYTES, 0
     if device.kind == "cpu":
         largest = Step(scheduler.max_num_batched_tokens, lines, scheduler.max_model_len)
         activations, fixed = host_bytes(args, decoder, dtype, quantization, largest, device)
         loading = load_bytes(decoder, dtype, quantization, size, tp * pp)
+    elif device.kind == "cuda":
+        step, graph, kept = gpu_step_bytes(decoder, dtype, scheduler.max_num_batched_tokens, scheduler.max_num_seqs, tp)
+        graph = 0 if args.enforce_eager or isinstance(decoder, Foreign) or tp * pp > 1 else graph
+        # why: a graph is tried out before it is recorded, beside the memory that graphs have
+        activations = step + 2 * graph + kept
     spent = Memory(size, 0, activations, fixed, loading)
     kv = kv_plan(args, decoder, scheduler, Room(device, tp, pp, dtype, spent), chosen)
     most = longest_in(kv)
@@ -72,6 +79,8 @@ def resolve(
         logprobs_mode=args.logprobs_mode,
         max_logprobs=args.max_logprobs,
         enforce_eager=args.enforce_eager,
+        step_bytes=step,
+        graph_bytes=graph,
         tp_size=tp,
         pp_size=pp,
     )

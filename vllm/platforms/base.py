@@ -53,6 +53,10 @@ class Platform(Protocol):
         """Zeroed memory for a cache."""
         ...
 
+    def hold(self, step: int, graph: int, index: int) -> object:
+        """Take so many bytes for steps and for graphs, so that none are asked for later; keep the result."""
+        ...
+
     def synchronize(self, index: int) -> None:
         """Wait for everything given to the device."""
         ...

@@ -31,6 +31,9 @@ class CpuPlatform:
         assert dtype is torch.uint8
         return torch.from_numpy(np.zeros(shape, np.uint8))
 
+    def hold(self, step: int, graph: int, index: int) -> object:
+        return None
+
     def synchronize(self, index: int) -> None:
         return None
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 
 from vllm.protocol.facts import DeviceFacts
+from vllm.util.log import get_logger
 
+log = get_logger(__name__)
+T = TypeVar("T")
 NAMES = ("cuda",)
+_SMALL = (1 << 20,) * 64
+"""Torch keeps tensors of up to a mebibyte in pieces of their own."""
+_MUCH = 2 << 30
 
 
 def cuda_facts() -> DeviceFacts | None:
@@ -29,7 +38,26 @@ def cuda_facts() -> DeviceFacts | None:
         int8=properties.major >= 7,
         fp8=has_fp8,
         count=torch.cuda.device_count(),
+        others=_others() if total - free > _MUCH else (),
     )
+
+
+def _others() -> tuple[str, ...]:
+    """Other processes on the first device, as nvidia-smi names them."""
+    ask = ["nvidia-smi", "--id=0", "--query-compute-apps=pid,name,used_memory", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(ask, capture_output=True, text=True, timeout=5, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        said = ""
+    lines = [[word.strip() for word in line.split(",")] for line in said.splitlines() if line.count(",") >= 2]
+    named = [f"{w[1]} (pid {w[0]}): {w[-1]} MiB" for w in lines if w[0] != str(os.getpid())]
+    return tuple(named) or ("this process, or some that nvidia-smi does not show",)
+
+
+def _take(num: int, index: int) -> None:
+    """Let torch ask the device for `num` bytes in one piece, and for small pieces, and keep them for later."""
+    taken = [torch.empty(size, dtype=torch.uint8, device=torch.device("cuda", index)) for size in (num, *_SMALL)]
+    taken[0][:1].fill_(0)  # why: a recording of nothing is complained about
 
 
 @dataclass(slots=True)
@@ -63,6 +91,19 @@ class CudaPlatform:
     def reserve(self, shape: tuple[int, ...], dtype: torch.dtype, index: int) -> torch.Tensor:
         return torch.zeros(shape, dtype=dtype, device=torch.device("cuda", index))
 
+    def hold(self, step: int, graph: int, index: int) -> object:
+        try:
+            if step:
+                _take(step, index)
+            if graph:
+                side, _ = self._side(index)
+                with torch.cuda.stream(side):
+                    _take(graph, index)
+                return self._record(lambda: _take(graph, index), index)[0]
+        except RuntimeError as error:
+            log.warning("memory of steps is taken as they come, and may then be missing: %s", error)
+        return None
+
     def synchronize(self, index: int) -> None:
         torch.cuda.synchronize(index)
 
@@ -86,22 +127,38 @@ class CudaPlatform:
     def capture(
         self, warm: Callable[[], torch.Tensor], run: Callable[[], torch.Tensor], index: int
     ) -> tuple[Callable[[], None], torch.Tensor]:
-        if index not in self._sides:
-            self._sides[index] = torch.cuda.Stream(index), torch.cuda.graph_pool_handle()
-        side, pool = self._sides[index]
-        here, graph = torch.cuda.current_stream(index), torch.cuda.CUDAGraph()
+        side, _ = self._side(index)
+        here = torch.cuda.current_stream(index)
         side.wait_stream(here)
         with torch.cuda.stream(side):
             warm()
+        graph, out = self._record(run, index)
+        here.wait_stream(side)
+        return graph.replay, out
+
+    def _record(self, run: Callable[[], T], index: int) -> tuple[torch.cuda.CUDAGraph, T]:
+        side, pool = self._side(index)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(side):
             side.synchronize()
             # why: torch.cuda.graph() would also collect garbage and empty the allocator, for a tenth of a second
-            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+            try:
+                graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+            except RuntimeError:
+                # why: torch records no more into memory whose graphs are gone, such as those of an engine that ended
+                self._sides[index] = side, torch.cuda.graph_pool_handle()
+                graph = torch.cuda.CUDAGraph()
+                graph.capture_begin(pool=self._sides[index][1], capture_error_mode="thread_local")
             try:
                 out = run()
             finally:
                 graph.capture_end()
-        here.wait_stream(side)
-        return graph.replay, out
+        return graph, out
+
+    def _side(self, index: int) -> tuple[torch.cuda.Stream, tuple[int, int]]:
+        if index not in self._sides:
+            self._sides[index] = torch.cuda.Stream(index), torch.cuda.graph_pool_handle()
+        return self._sides[index]
 
     def kernel_folders(self) -> tuple[str, ...]:
         return ("triton",)

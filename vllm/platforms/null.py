@@ -26,6 +26,9 @@ class NullPlatform:
     def reserve(self, shape: tuple[int, ...], dtype: torch.dtype, index: int) -> torch.Tensor:
         return torch.zeros(shape, dtype=dtype, device="meta")
 
+    def hold(self, step: int, graph: int, index: int) -> object:
+        return None
+
     def synchronize(self, index: int) -> None:
         return None
 

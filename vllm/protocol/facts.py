@@ -24,3 +24,5 @@ class DeviceFacts:
     """Has fast 8-bit floating-point arithmetic."""
     count: int = 1
     """Devices of this kind that are visible."""
+    others: tuple[str, ...] = ()
+    """Who else holds much of its memory, in words."""

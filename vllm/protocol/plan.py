@@ -54,6 +54,10 @@ class WorkerPlan:
     logprobs_mode: str = "raw_logprobs"
     max_logprobs: int = 20
     enforce_eager: bool = False
+    step_bytes: int = 0
+    """Memory that a step needs beside weights and cache, taken before the first one; 0: as it comes."""
+    graph_bytes: int = 0
+    """The same for steps that are recorded, which have memory of their own."""
     tp_size: int = 1
     tp_rank: int = 0
     pp_size: int = 1

@@ -92,6 +92,8 @@ class AheadRunner(Runner):
         self._ops, self._platform = ops, platform_of(self._device)
         self._options = self._resident.options
         self._flights: deque[Flight] = deque()
+        self.held: object = None
+        """What keeps the memory that graphs are made in."""
         self._free_at = 0.0
         """When the device was last seen to end a step; inf while it may be busy with one that was not waited for."""
 

@@ -45,6 +45,9 @@ class Decodes:
         self._max_len, self._record = max_len, record
         self._query_start = torch.arange(BUCKETS[-1] + 1, dtype=torch.int32, device=device)
         self._idle = torch.full((BUCKETS[-1],), resident.idle, dtype=torch.int32, device=device)
+        most = next((b for b in BUCKETS if b >= resident.idle), BUCKETS[-1])
+        # why: the logits of every graph would stay, one beside the other
+        self._logits = torch.empty(most, model.vocab, device=device) if record and device.type != "cpu" else None
         self._graphs: dict[tuple[int, End], tuple[Callable[[], None], torch.Tensor]] = {}
         platform, pick = platform_of(device), ops.names()["pick"]
         # why: what the reference does on a device needs its tensors there
@@ -106,9 +109,9 @@ class Decodes:
             query_lens=[1] * num,
             host_seq_lens=lens,
         )
-        logits = self._model.logits(self._model(batch), wide=end is not End.PICK)
+        logits = self._model.logits(self._model(batch), wide=end is End.PICK_ANY)
         if end is End.LOGITS:
-            return logits
+            return logits.float() if self._logits is None else self._logits[:num].copy_(logits)
         if end is End.PICK:
             return self._ops.pick(logits, lines, g.seq_lens, self._telling)  # type: ignore[no-any-return]
         return self._ops.pick_any(logits, lines, g.seq_lens, state)  # type: ignore[no-any-return]

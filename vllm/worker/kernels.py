@@ -48,7 +48,7 @@ def choose_kernels(plan: WorkerPlan, sizes: Iterable[int] = (), small_cache: boo
     if device.type == "cpu" and small_cache and not wanted:
         # why: the compiled kernel reads no 8 bits, and must not seem to run where steps are recorded
         wanted["attention"] = "tiled" if plan.deterministic else "reference"
-    elif plan.deterministic and not wanted and any(size % 16 for size in sizes):
+    elif plan.deterministic and not wanted and device.type == "cpu" and any(size % 16 for size in sizes):
         # why: kernels for whole vectors hand such shapes to the reference, which is not deterministic
         wanted["attention"] = "tiled"
     return select(target, wanted, platform.kernel_folders())

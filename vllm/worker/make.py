@@ -57,7 +57,9 @@ def make_runner(
     if mesh.pp.size * mesh.tp.size > 1 or not platform_of(device).runs_behind():
         tapes = make_tapes(model, ops, kv_plan, worker_plan) if record else None
         return Runner(model, slabs, ops, worker_plan, kv_plan, mesh, extra_stages, tapes=tapes)
-    return AheadRunner(model, slabs, ops, worker_plan, kv_plan, extra_stages, record)
+    runner = AheadRunner(model, slabs, ops, worker_plan, kv_plan, extra_stages, record)
+    runner.held = platform_of(device).hold(worker_plan.step_bytes, worker_plan.graph_bytes, device.index or 0)
+    return runner
 
 
 def _kernels(network: Network, worker_plan: WorkerPlan, kv_plan: KVPlan) -> Kernels:
@@ -89,7 +91,9 @@ def make_foreign_runner(
         slabs = make_slabs(kv_plan, device)
     model = build_foreign(foreign, load_plan, worker_plan, kv_plan, slabs, ops)
     if platform_of(device).runs_behind():  # why: transformers' code may look at the host, so nothing is recorded
-        return AheadRunner(model, slabs, ops, worker_plan, kv_plan, extra_stages, record=False)
+        runner = AheadRunner(model, slabs, ops, worker_plan, kv_plan, extra_stages, record=False)
+        platform_of(device).hold(worker_plan.step_bytes, 0, device.index or 0)
+        return runner
     return Runner(model, slabs, ops, worker_plan, kv_plan, extra_stages=extra_stages)
 
 

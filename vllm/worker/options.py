@@ -164,17 +164,17 @@ class Report:
         """The tokens [N] are chosen. `one_by_one`: a line's sums do not depend on its neighbours."""
         assert self.logits is not None
         platform, chosen = platform_of(tokens.device), tokens[self.lines]
-        parts = [(self.logits, chosen)]
+        parts = [(self.logits, chosen, max(self.counts))]
         if one_by_one:
-            parts = list(zip(self.logits.split(1), chosen.split(1), strict=True))
-        most = max(self.counts)
-        measured = [measure(x, t, most, self.as_logits) for x, t in parts]
+            parts = list(zip(self.logits.split(1), chosen.split(1), self.counts, strict=True))
+        measured = [measure(x, t, most, self.as_logits) for x, t, most in parts]
         self.coming = [(platform.fetch(v), platform.fetch(i)) for v, i in measured]
         self.logits = None
 
     def finish(self) -> dict[int, TokenLogprobs]:
         """line -> entry; waits."""
         assert self.coming is not None
-        values = torch.cat([v.wait() for v, _ in self.coming])
-        ids = torch.cat([i.wait() for _, i in self.coming])
-        return dict(zip(self.lines, entries(values, ids, self.counts), strict=True))
+        size, found = len(self.counts) // len(self.coming), list[TokenLogprobs]()
+        for n, (values, ids) in enumerate(self.coming):
+            found += entries(values.wait(), ids.wait(), self.counts[n * size : (n + 1) * size])
+        return dict(zip(self.lines, found, strict=True))

@@ -255,3 +255,22 @@ def test_unreadable_config(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ModelLoadError, match=r"config\.json"):
         read_config(tmp_path)
+
+
+def test_memory_of_a_gpu_is_planned_whole_and_others_are_named() -> None:
+    """Nothing is left to come later: a step, steps that are recorded, and what the device keeps of rows."""
+    alone = plan(H200, LLAMA_8B)
+    assert alone.worker.step_bytes > 0 < alone.worker.graph_bytes
+    assert alone.memory.activations > alone.worker.step_bytes + 2 * alone.worker.graph_bytes
+    assert alone.memory.total <= 0.92 * H200.total_bytes and "others" not in why(alone, "KV cache")
+    larger = plan(H200, LLAMA_8B, max_num_batched_tokens=32768)
+    assert larger.worker.step_bytes > alone.worker.step_bytes and larger.memory.kv < alone.memory.kv
+    eager = plan(H200, LLAMA_8B, enforce_eager=True)
+    assert eager.worker.graph_bytes == 0 and eager.memory.kv > alone.memory.kv
+    assert plan(CPU).worker.step_bytes == plan(CPU).worker.graph_bytes == 0
+    shared = replace(H200, free_bytes=99 * GIB, others=("python (pid 7): 40960 MiB",))
+    beside = plan(shared, LLAMA_8B)
+    assert abs(alone.memory.kv - beside.memory.kv - 40 * GIB) <= 16 << 20
+    assert "less what others hold: 41.0 GiB (python (pid 7): 40960 MiB)" in why(beside, "KV cache")
+    with pytest.raises(CapacityError, match=r"others hold 41.0 GiB \(python \(pid 7\): 40960 MiB\)"):
+        plan(shared, LLAMA_8B, num_gpu_blocks_override=100_000)

@@ -58,12 +58,15 @@ def on_device(weights: dict) -> dict:
     return {name: x.to(DEVICE) for name, x in weights.items()}
 
 
-def make_engine(name: str, num_blocks: int, budget: int, rows: int, ahead: bool, record: bool = True) -> Engine:
+def make_engine(
+    name: str, num_blocks: int, budget: int, rows: int, ahead: bool, record: bool = True, **changes
+) -> Engine:
     decoder = DECODERS[name]
     kv_plan = plan_groups(decoder.kv_kinds(), "float32", num_blocks=num_blocks, block_size=16)
     worker = make_worker_plan(
-        max_num_seqs=rows, max_num_batched_tokens=budget, device=DEVICE, kernels=KERNELS, enforce_eager=not record
-    )
+        max_num_seqs=rows, max_num_batched_tokens=budget, device=DEVICE, kernels=KERNELS, enforce_eager=not record,
+        **changes,
+    )  # fmt: skip
     runner = make_runner(decoder, on_device(random_weights(decoder)), worker, kv_plan)
     if ahead:
         runner = AheadRunner(
@@ -104,8 +107,10 @@ def requests_of(seed: int, plain: bool) -> list[Request]:
     return out
 
 
-def run(engine: Engine, requests: list[Request], aborts: dict[str, int] | None = None) -> dict:
-    """Tokens by (request, index). `aborts`: request -> tokens after which it is given up."""
+def run(
+    engine: Engine, requests: list[Request], aborts: dict[str, int] | None = None, said: dict | None = None
+) -> dict:
+    """Tokens by (request, index). `aborts`: request -> tokens after which it is given up. `said`: logprobs."""
     out, waiting, aborts = {}, list(requests), dict(aborts or {})
     while waiting or engine.has_work:
         for request in waiting[:2]:
@@ -115,6 +120,8 @@ def run(engine: Engine, requests: list[Request], aborts: dict[str, int] | None =
             assert update.error is None, update.error
             tokens = out.setdefault((update.request_id, update.index), [])
             tokens.extend(update.token_ids)
+            if said is not None and update.logprobs:
+                said.setdefault((update.request_id, update.index), []).extend(one.ids for one in update.logprobs)
             if len(tokens) >= aborts.get(update.request_id, 1 << 30):
                 engine.abort(update.request_id)
                 del aborts[update.request_id]
@@ -132,6 +139,22 @@ def test_tokens_are_those_of_a_runner_that_waits(name, plain, seed):
         engine = make_engine(name, 9 + record, dice.choice((8, 24, 64)), 6, True, record)
         assert run(engine, requests) == want
         assert engine.scheduler.num_preempted > 0 and (engine.kv.num_hit > 0 or name != "plain")
+
+
+@pytest.mark.parametrize("name", ["plain", "odd"])
+def test_the_host_chooses_for_those_alone_that_need_it(name):
+    """In deterministic mode, beside others that the device serves; tokens and log-probabilities find their way back."""
+    requests = requests_of(3, False)
+    for i, request in enumerate(requests):
+        if i % 3 == 0:
+            request.sampling.logits_processors = [lambda ids, logits: logits]
+        if i % 2 == 0:
+            request.sampling.logprobs = i % 4
+    theirs, ours = {}, {}
+    want = run(make_engine(name, 400, 512, 16, ahead=False), requests, said=theirs)
+    engine = make_engine(name, 30, 64, 6, True, deterministic=True)
+    assert run(engine, requests, said=ours) == want
+    assert ours == theirs and len({len(one) for lines in ours.values() for one in lines}) > 1
 
 
 def test_aborts_leave_the_others_alone():

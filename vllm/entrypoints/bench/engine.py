@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,9 @@ class Judge:
         from vllm.planning.floor import reachable
 
         self._plan, self._facts = llm.llm_engine.assembled.plan, device_facts()
-        network = make_plan(engine_args(arguments), weights=False, device=self._facts)[1].decoder
+        # why: the engine that is there takes the memory which a second plan would look for
+        empty = replace(self._facts, free_bytes=self._facts.total_bytes, others=())
+        network = make_plan(engine_args(arguments), weights=False, device=empty)[1].decoder
         self._network = network if isinstance(network, Decoder) else None
         quantization = self._plan.worker.quantization
         self._speed = reachable(self._facts, quantization)

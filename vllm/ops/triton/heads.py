@@ -1,5 +1,7 @@
 """Heads ready for attention on a GPU: norm per head, clip and rotation in one pass over the projections."""
 
+import functools
+
 import torch
 import triton
 import triton.language as tl
@@ -90,13 +92,14 @@ def split_heads_triton(
     k_norm_D: torch.Tensor | None,
     cos_TR: torch.Tensor | None,
     sin_TR: torch.Tensor | None,
+    most: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """See the op; the three results are views of one tensor."""
+    """See the op; the three results are views of one tensor. `most`: heads of a program, 0 is a choice by tokens."""
     s, tokens = shape, qkv_TJ.shape[0]
     heads = s.heads + 2 * s.kv_heads
     out = torch.empty((tokens, heads, s.dim), dtype=qkv_TJ.dtype, device=qkv_TJ.device)
     # why: many tokens fill the device by themselves, few need their heads spread over it
-    together = min(triton.next_power_of_2(heads), 16 if tokens >= 256 else 2)
+    together = min(triton.next_power_of_2(heads), most or (16 if tokens >= 256 else 2))
     turned = 0 if cos_TR is None else cos_TR.shape[-1]
     if turned * 2 == s.dim and turned & (turned - 1) == 0 and together > 2 and not s.interleaved:
         _halves[(tokens, triton.cdiv(heads, together))](
@@ -112,3 +115,9 @@ def split_heads_triton(
         q_norm_D is not None, s.clip is not None, s.interleaved, num_warps=4 if together > 2 else 1, **CHAINED,
     )  # fmt: skip
     return out.split((s.heads, s.kv_heads, s.kv_heads), 1)
+
+
+# why: how a head's sum is taken follows from the heads of a program
+split_heads.kernel("fixed", when=lambda target: _on_gpu(target) and target.deterministic, rank=2)(
+    functools.partial(split_heads_triton, most=16)
+)

@@ -267,19 +267,19 @@ def _spread(x, place, out, x_stride, E: tl.constexpr, A: tl.constexpr, BLOCK: tl
 
 
 def _can(target: Target) -> bool:
-    return target.device == "cuda" and target.capability >= (8, 0) and not target.deterministic
+    return target.device == "cuda" and target.capability >= (8, 0)
 
 
 @choose.kernel("triton", when=_can, pack=lambda router_XE: router_XE)
 def choose_triton(
-    x_TE: torch.Tensor, packed: object, top_k: int, renormalize: bool
+    x_TE: torch.Tensor, packed: object, top_k: int, renormalize: bool, fixed: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """See the op. Experts are int32."""
-    return _chosen(x_TE, packed, top_k, renormalize, None, 0.0)[:2]
+    """See the op. Experts are int32. `fixed`: as for few tokens, however many there are."""
+    return _chosen(x_TE, packed, top_k, renormalize, None, 0.0, fixed)[:2]
 
 
 def _may_fold(target: Target) -> bool:
-    return _can(target) and target.dtype is torch.bfloat16
+    return _can(target) and not target.deterministic and target.dtype is torch.bfloat16
 
 
 @folded_choose.kernel("triton", when=_may_fold)
@@ -291,14 +291,21 @@ def folded_choose_triton(
 
 
 def _chosen(
-    x_TE: torch.Tensor, packed: object, top_k: int, renormalize: bool, squares: torch.Tensor | None, eps: float
+    x_TE: torch.Tensor,
+    packed: object,
+    top_k: int,
+    renormalize: bool,
+    squares: torch.Tensor | None,
+    eps: float,
+    fixed: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Weights, experts and, with `squares` of a folded norm, factors."""
     assert isinstance(packed, torch.Tensor)
     (tokens, width), num = x_TE.shape, packed.shape[0]
-    splits = 8 if tokens <= 32 else 2 if tokens <= 128 else 1
+    few = fixed or tokens <= 32
+    splits = 8 if few else 2 if tokens <= 128 else 1
     logits = torch.empty((splits, tokens, num), dtype=torch.float32, device=x_TE.device)
-    bt, bx, be = (16, 16, 256) if tokens <= 32 else (32, 32, 128) if tokens <= 2048 else (64, 128, 64)
+    bt, bx, be = (16, 16, 256) if few else (32, 32, 128) if tokens <= 2048 else (64, 128, 64)
     bx = min(bx, max(16, triton.next_power_of_2(num)))
     grid = (triton.cdiv(tokens, bt), triton.cdiv(num, bx), splits)
     _logits[grid](
@@ -345,6 +352,29 @@ def experts_triton(
     return grouped(*args, act, tiles(pairs, num, x_TE.dtype))
 
 
+def _fixed(target: Target) -> bool:
+    return _can(target) and target.deterministic
+
+
+choose.kernel("fixed", when=_fixed, rank=2, pack=lambda router_XE: router_XE)(
+    functools.partial(choose_triton, fixed=True)
+)
+
+
+@experts.kernel("fixed", when=_fixed, rank=2)
+def experts_fixed(
+    x_TE: torch.Tensor,
+    weights_TA: torch.Tensor,
+    experts_TA: torch.Tensor,
+    up_XJE: torch.Tensor,
+    down_XEI: torch.Tensor,
+    act: str,
+) -> torch.Tensor:
+    """One way for any number of tokens, rounded at the same places: what a token gets does not depend on it."""
+    z = tiles(1 << 20, 1, x_TE.dtype)
+    return grouped(x_TE, weights_TA, experts_TA, up_XJE, down_XEI, act, z, x_TE.dtype)
+
+
 @functools.cache
 def hopper_products() -> ModuleType | None:
     """The products for Hopper's warpgroups, where there is such a chip and this Triton can compile them."""
@@ -375,9 +405,10 @@ def grouped(
     down: torch.Tensor,
     act: str,
     z: Tiles,
+    kept: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """The kernels of this file with tiles of one's own choice."""
-    return _grouped(x, (weights, chosen), up, down, act, z, None, None)[0]
+    """The kernels of this file with tiles of one's own choice. `kept`: the dtype of results before their sum."""
+    return _grouped(x, (weights, chosen), up, down, act, z, None, None, kept)[0]
 
 
 @folded_experts.kernel("triton", when=_may_fold)
@@ -405,6 +436,7 @@ def _grouped(
     z: Tiles,
     factor: torch.Tensor | None,
     onto: Onto | None,
+    kept: torch.dtype | None = None,
 ) -> Ends:
     """`factor`: of the rows' folded norm."""
     weights, chosen = choice
@@ -412,7 +444,7 @@ def _grouped(
         return down_alone(up_product(x, up, down.shape[2], choice, None, act, z, factor), down, chosen, z, onto)
     s = sort(chosen, down.shape[0], z.bm)
     h = up_product(x, up, down.shape[2], choice, s, act, z, factor)
-    return _joined(down_product(h, down, weights, s, z), weights, s.place, chosen.shape[0], False, x.dtype, onto)
+    return _joined(down_product(h, down, weights, s, z, kept), weights, s.place, chosen.shape[0], False, x.dtype, onto)
 
 
 def up_product(
@@ -457,10 +489,13 @@ def _ends(onto: Onto | None, tokens: int, width: int, shares: int, dtype: torch.
     return onto[0], torch.empty_like(onto[0]), torch.empty((shares, tokens), dtype=torch.float32, device=device)
 
 
-def down_product(h: torch.Tensor, down: torch.Tensor, weights: torch.Tensor, s: Sorted, z: Tiles) -> torch.Tensor:
+def down_product(
+    h: torch.Tensor, down: torch.Tensor, weights: torch.Tensor, s: Sorted, z: Tiles, kept: torch.dtype | None = None
+) -> torch.Tensor:
     """weight * down of every pair, in the order of pairs: [pairs, E]."""
     (_, width, inter), pairs, t = down.shape, h.shape[0], z.down
-    y = torch.empty((pairs, width), dtype=torch.float32 if pairs <= _EXACT_SUM else h.dtype, device=h.device)
+    kept = kept or (torch.float32 if pairs <= _EXACT_SUM else h.dtype)
+    y = torch.empty((pairs, width), dtype=kept, device=h.device)
     _down[(s.num_blocks, triton.cdiv(width, t.bn))](
         h, down, weights, y, s.order, s.blocks, width, inter, z.bm, t.bn, t.bk, t.turned,
         num_warps=t.warps, num_stages=t.stages, **CHAINED,
