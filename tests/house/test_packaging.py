@@ -76,4 +76,4 @@ def test_the_wheel_is_pure_python(tmp_path: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "LICENSE", "README.md", "PKG-INFO", "vllm/__init__.py"} <= names
-    assert not [name for name in names if name.startswith(("tests/", "docs/", "."))]
+    assert not [name for name in names if name.startswith(("tests/", "docs/", ".git/", ".ci/"))]
