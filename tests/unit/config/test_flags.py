@@ -10,7 +10,7 @@ from vllm.config.args import EngineArgs
 from vllm.config.cli import FlexibleArgumentParser
 from vllm.config.server import ServerArgs
 from vllm.config.server_compat import judge_server_others
-from vllm.entrypoints.openai.api_server import add_server_arguments
+from vllm.config.server_flags import add_server_arguments
 from vllm.errors import RefusedError, ValidationError
 
 LINES = (Path(__file__).parent / "vllm_flags.txt").read_text().split("\n")

@@ -8,7 +8,7 @@ HELP = "answer a file of requests in OpenAI's batch format; goes on where it was
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The files, and every flag of the server and the engine."""
-    from vllm.entrypoints.openai.api_server import add_server_arguments
+    from vllm.config.server_flags import add_server_arguments
 
     parser.add_argument("-i", "--input-file", required=True, help="JSON lines: custom_id, method, url, body")
     parser.add_argument("-o", "--output-file", required=True, help="where answers go, each as soon as it is there")

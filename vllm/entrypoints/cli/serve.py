@@ -8,7 +8,7 @@ HELP = "serve a model over HTTP, with OpenAI's API"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, and every flag of the server and the engine."""
-    from vllm.entrypoints.openai.api_server import add_server_arguments
+    from vllm.config.server_flags import add_server_arguments
 
     parser.add_argument("model_tag", nargs="?", metavar="MODEL", help="folder or hub id; default the built-in model")
     add_server_arguments(parser)

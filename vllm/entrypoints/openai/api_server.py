@@ -21,11 +21,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm.chat.template import template_text
 from vllm.config.args import EngineArgs
-from vllm.config.cli import FlexibleArgumentParser, add_section
+from vllm.config.cli import FlexibleArgumentParser
 from vllm.config.server import ServerArgs
-from vllm.config.server_compat import add_server_others, judge_server_others
+from vllm.config.server_compat import judge_server_others
+from vllm.config.server_flags import add_server_arguments
 from vllm.entrypoints.openai.listen import address_of, listen, refresh_tls
 from vllm.errors import EngineDeadError, ValidationError
 from vllm.formats.choose import choose
@@ -36,13 +36,6 @@ if TYPE_CHECKING:
     from vllm.entrypoints.openai.state import Server
 
 _log = get_logger("vllm.server")
-
-
-def add_server_arguments(parser: argparse.ArgumentParser) -> None:
-    """Every flag of the server and of the engine."""
-    add_section(parser, ServerArgs)
-    EngineArgs.add_cli_args(parser)
-    add_server_others(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -156,6 +149,8 @@ async def _start(server: "Server", sock: socket.socket) -> None:
     await server.front.start()
     gc.freeze()  # why: what is there now stays, and a full look at it would hold up every stream for tens of ms
     if server.engine_args.chat_template is not None and server.front.model.tokenizer is not None:
+        from vllm.chat.template import template_text  # why: `serve --help` need not import a template engine
+
         # why: a file that is not there ends it here, and not at every chat
         template_text(server.front.model.tokenizer, server.engine_args.chat_template)
     _log.debug("%s", server.format)
