@@ -96,7 +96,9 @@ def template_text(tokenizer: Tokenizer, chat_template: str | None = None, tools:
         if not (isinstance(own, dict) and chat_template in own):
             path = Path(chat_template).expanduser()
             if not path.is_file():
-                raise ChatTemplateError.of("chat_template", chat_template, "a jinja template or a file with one")
+                # why: the whole path, which the usual sentence would clip
+                missing = f"chat_template must be a jinja template or a file with one, got {chat_template[:1000]!r}."
+                raise ChatTemplateError(missing, field="chat_template", value=chat_template)
             return path.read_text(encoding="utf-8")
     try:
         return tokenizer.get_chat_template(chat_template, tools)
