@@ -38,6 +38,14 @@ def on_gpu(folder: Path, dtype: str, tokens: list[int], chunks: tuple[int, ...],
     return torch.cat(tap.seen).float().cpu()
 
 
+def as_dtype(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """The same network with parameters of another dtype. Why not model.to: that also rounds the frequencies of rotary
+    embeddings, which no loaded model has in 16 bits, and at position 600 they are then off by a radian."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
+
+
 def error(got: torch.Tensor, want: torch.Tensor) -> float:
     return float((got.double() - want.double()).norm() / want.double().norm())
 
@@ -56,7 +64,8 @@ def test_logits(config: dict, dtype: str, deterministic: bool, tmp_path: Path) -
         assert (ours - want).abs().max() <= 2e-4 * want.abs().max()
     else:
         with torch.inference_mode():
-            theirs = model.bfloat16().cuda()(torch.tensor([tokens], device="cuda")).logits[0].float().cpu()
+            small = as_dtype(model, torch.bfloat16).cuda()
+            theirs = small(torch.tensor([tokens], device="cuda")).logits[0].float().cpu()
         assert error(ours, want) <= 1.5 * error(theirs, want) + 1e-3
 
 
@@ -76,7 +85,7 @@ def test_a_real_size(tmp_path: Path) -> None:
             parameter.uniform_(0.5, 1.5) if parameter.dim() == 1 else parameter.normal_(std=0.03)
             if "norm" not in name:
                 parameter.copy_(parameter.bfloat16())
-    save(model.bfloat16(), tmp_path)
+    save(as_dtype(model, torch.bfloat16), tmp_path)
     tokens = torch.randint(3, 150_000, (600,), generator=torch.Generator().manual_seed(0)).tolist()
     greedy = SamplingParams(temperature=0, max_tokens=48, ignore_eos=True, logprobs=0)
     prompts = [tokens, tokens[:333], tokens[100:107]]
@@ -88,8 +97,10 @@ def test_a_real_size(tmp_path: Path) -> None:
         (one,) = out.outputs
         ids = torch.tensor([prompt + list(one.token_ids)], device="cuda")
         with torch.inference_mode():
-            theirs = torch.log_softmax(model.bfloat16()(ids).logits[0, len(prompt) - 1 : -1].float(), -1).cpu()
-            want = torch.log_softmax(model.float()(ids).logits[0, len(prompt) - 1 : -1], -1).cpu()
+            theirs, want = (
+                torch.log_softmax(as_dtype(model, dtype)(ids).logits[0, len(prompt) - 1 : -1].float(), -1).cpu()
+                for dtype in (torch.bfloat16, torch.float32)
+            )
         at = torch.tensor(one.token_ids)[:, None]
         ours = torch.tensor([entry[token].logprob for entry, token in zip(one.logprobs, one.token_ids, strict=True)])
         mine, wanted, their_own = ours, want.gather(1, at)[:, 0], theirs.gather(1, at)[:, 0]
