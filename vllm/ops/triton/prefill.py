@@ -208,7 +208,9 @@ class PrefillCall:
 def plain_tile(shape: AttentionShape, itemsize: int) -> PlainTile:
     """Tile choices for a shape."""
     wide = max(shape.dim, shape.v_dim) > 128
-    return PlainTile(128, 8, 2) if wide and itemsize == 2 else PlainTile(64, 4, 2)
+    if itemsize == 4:  # why: exact products are long code; 64 rows by 4 warps of 256 columns took 80 s to compile
+        return PlainTile(32 if wide else 64, 8, 2)
+    return PlainTile(128, 8, 2) if wide else PlainTile(64, 4, 2)
 
 
 def prefill_plain(q: torch.Tensor, c: PrefillCall, batch: Batch, first: int, out: torch.Tensor, z: PlainTile) -> None:
