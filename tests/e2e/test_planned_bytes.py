@@ -33,6 +33,8 @@ CONFIG = {
     "tie_word_embeddings": False,
     "torch_dtype": "float32",
 }
+DEEP = {**CONFIG, "num_hidden_layers": 12, "vocab_size": 65536}
+"""Most of it is in the blocks, which int8 packs one after the other."""
 PROGRAM = """
 import json, sys, torch
 def say(**what): print(json.dumps(what), flush=True); sys.stdin.readline()
@@ -40,10 +42,10 @@ say(at="torch")
 from vllm import LLM, SamplingParams
 folder, more = sys.argv[1], json.loads(sys.argv[2])
 llm = LLM(folder, load_format="dummy", skip_tokenizer_init=True, max_num_seqs=8, max_num_batched_tokens=1024,
-          kv_cache_memory_bytes=64 << 20, **more)
+          **{"kv_cache_memory_bytes": 64 << 20, **more})
 plan = llm.llm_engine.assembled.plan
 def go(num, length, tokens, **k):
-    prompts = [{"prompt_token_ids": [(7 * i + 31 * j) % 260000 for j in range(length)]} for i in range(num)]
+    prompts = [{"prompt_token_ids": [(7 * i + 31 * j) % 60000 for j in range(length)]} for i in range(num)]
     params = [SamplingParams(max_tokens=tokens, ignore_eos=True, detokenize=False, temperature=i % 4 and 1.0, **k)
               for i in range(num)]
     llm.generate(prompts, params, use_tqdm=False)
@@ -98,7 +100,11 @@ def run(folder: Path, **more: object) -> tuple[dict[str, int], dict[str, int], d
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the kernel does not count pages")
 @pytest.mark.parametrize(
     "more",
-    [{"dtype": "float32"}, {"dtype": "bfloat16"}, {"dtype": "float32", "quantization": "int8"}],
+    [
+        {"dtype": "float32"},
+        {"dtype": "bfloat16"},
+        {"dtype": "float32", "quantization": "int8", "kv_cache_memory_bytes": 192 << 20},
+    ],
     ids=["float32", "bfloat16", "int8"],
 )
 def test_bytes_are_those_of_the_plan(more: dict[str, object], tmp_path: Path) -> None:
@@ -117,6 +123,17 @@ def test_bytes_are_those_of_the_plan(more: dict[str, object], tmp_path: Path) ->
     assert seen["start"] == pytest.approx(start, rel=0.02), told
     assert peaks["full"] == pytest.approx(in_all, rel=0.02), told
     assert peaks["start"] <= 1.02 * max(start, plan["loading"] + plan["fixed"]), told
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the kernel does not count pages")
+def test_int8_is_never_there_as_a_whole_in_float32(tmp_path: Path) -> None:
+    """1.2 GiB as float32, 0.7 GiB packed: while it loads, little more than what stays."""
+    (tmp_path / "config.json").write_text(json.dumps(DEEP))
+    _, peaks, plan = run(tmp_path, dtype="float32", quantization="int8", kv_cache_memory_bytes=192 << 20)
+    whole = 4 * 322_987_008
+    assert plan["weights"] < plan["loading"] < 0.7 * whole
+    assert peaks["start"] <= 1.02 * (plan["loading"] + plan["fixed"]) < whole, peaks
 
 
 @pytest.mark.slow

@@ -17,12 +17,14 @@ import torch
 from vllm.errors import ModelLoadError
 from vllm.loading import dummy, quantized
 from vllm.loading.match import Match, Matcher
+from vllm.loading.one_by_one import OneByOne
 from vllm.loading.readers.folder import open_folder
 from vllm.loading.readers.source import Source
 from vllm.loading.unpack import UNPACK
 from vllm.parts.checkpoint import Weights
 from vllm.parts.decoder import Decoder
 from vllm.parts.tensors import TensorSpec, stage_tensors, tensors
+from vllm.platforms.pages import passing
 from vllm.protocol.plan import LoadPlan, WorkerPlan
 from vllm.quantization.forms import Form, forms
 from vllm.quantization.read import METHODS
@@ -39,6 +41,9 @@ def load_weights(
     """
     specs = {s.name: s for s in stage_tensors(decoder, worker_plan.pp_size, worker_plan.pp_rank)}
     in_fp8 = _forms(specs, weights, load_plan, worker_plan)
+    packs = worker_plan.quantization != "none" and not METHODS.load(worker_plan.quantization).AT_LOAD
+    if packs and load_plan.stored is None:
+        return _one_by_one(decoder, weights, load_plan, worker_plan, specs)
     shards = {**_allocate(specs, worker_plan, in_fp8), **quantized.allocate(in_fp8, worker_plan)}
     if load_plan.load_format == "dummy":
         _fill_dummy(shards, specs, in_fp8, load_plan.seed, worker_plan)
@@ -48,6 +53,38 @@ def load_weights(
     sources = sources if scales is None else scales.keep(sources)
     _Filling(decoder, weights, specs, shards, worker_plan, in_fp8, scales).run(sources, load_plan.path)
     return shards if scales is None else {**shards, **scales.cache_scales(shards)}
+
+
+def _one_by_one(
+    decoder: Decoder, weights: Weights, load_plan: LoadPlan, plan: WorkerPlan, specs: dict[str, TensorSpec]
+) -> dict[str, torch.Tensor]:
+    """Tensors that are read when a layer takes them: what packs weights as it is built then never holds all of them."""
+
+    def room(name: str) -> torch.Tensor:
+        return passing(specs[name].local_shape(plan.tp_size, plan.tp_rank), getattr(torch, plan.dtype))
+
+    if load_plan.load_format == "dummy":
+
+        def random(name: str) -> torch.Tensor:
+            made = room(name)
+            dummy.fill({name: made}, specs, load_plan.seed, plan.tp_size, plan.tp_rank)
+            return made
+
+        return OneByOne(specs, random)
+    sources = open_folder(Path(load_plan.path), load_plan.load_format)
+    shards: dict[str, torch.Tensor] = {}
+    filling = _Filling(decoder, weights, specs, shards, plan, {}, None)
+    work: dict[str, list[tuple[Source, Match]]] = defaultdict(list)
+    for source, match in filling.claimed(sources, load_plan.path):
+        work[match.target].append((source, match))
+
+    def read(name: str) -> torch.Tensor:
+        shards[name] = room(name)
+        for item in work.pop(name):
+            filling.place(*item)
+        return shards.pop(name)
+
+    return OneByOne(specs, read)
 
 
 def _forms(specs: dict[str, TensorSpec], weights: Weights, load_plan: LoadPlan, plan: WorkerPlan) -> dict[str, Form]:
@@ -109,6 +146,13 @@ class _Filling:
 
     def run(self, sources: list[Source], folder: str) -> None:
         """Copy all that is ours, several tensors at a time."""
+        work = self.claimed(sources, folder)
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="load") as pool:
+            for _ in pool.map(lambda item: self.place(*item), work):
+                pass
+
+    def claimed(self, sources: list[Source], folder: str) -> list[tuple[Source, Match]]:
+        """What is ours and where it goes, after it was found whole. Raises ModelLoadError."""
         work: list[tuple[Source, Match]] = []
         unknown: list[Source] = []
         for source in sources:
@@ -125,9 +169,7 @@ class _Filling:
                 f"the checkpoint holds tensors that its config.json has no place for: {unknown[0].where}{more}"
             )
         self._check_complete(folder)
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="load") as pool:
-            for _ in pool.map(lambda item: self._place(*item), work):
-                pass
+        return work
 
     def _claim(self, source: Source, match: Match) -> None:
         """Note which part of a target the source fills; the same part twice is an error."""
@@ -154,7 +196,8 @@ class _Filling:
                     f"({self._filled[spec.name]} of {wanted} parts of {spec.name} found)"
                 )
 
-    def _place(self, source: Source, match: Match) -> None:
+    def place(self, source: Source, match: Match) -> None:
+        """Copy this rank's share of one tensor to where it goes."""
         spec = self._specs[match.target]
         tensor, dst = source.read(), self._shards[spec.name]
         shape, dim = spec.shape, spec.shard_dim or 0

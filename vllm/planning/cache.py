@@ -16,7 +16,7 @@ from vllm.errors import CapacityError, RefusedError, ValidationError
 from vllm.kv.groups import bytes_needed, make_kv_plan, max_tokens_that_fit
 from vllm.parts.tensors import Piece, stage_layers
 from vllm.planning.choices import Choices
-from vllm.planning.memory import Network, count_parameters, weight_bytes
+from vllm.planning.memory import Network, count_parameters
 from vllm.planning.plan import Memory
 from vllm.protocol.facts import DeviceFacts
 from vllm.protocol.kv import FullKV, KVKind, KVPlan, SlidingKV
@@ -38,6 +38,12 @@ class Room:
     pp: int
     dtype: str
     spent: Memory
+    quantization: str = "none"
+
+    @property
+    def stored(self) -> str:
+        """The type of the weights, in words."""
+        return self.dtype if self.quantization == "none" else f"{self.dtype} and {self.quantization}"
 
     @property
     def ranks_here(self) -> int:
@@ -58,7 +64,7 @@ def kv_plan(args: EngineArgs, decoder: Network, scheduler: SchedulerPlan, room: 
     budget, why = _budget(args, decoder, one, scheduler, room)
     block = rank_block_bytes(one, len(kinds), room.tp, room.pp)
     if budget < 2 * block:
-        raise CapacityError(_too_large(decoder, room, budget, 2 * block))
+        raise CapacityError(_too_large(decoder, room, budget + room.spent.total, 2 * block))
     chosen.note("KV cache", human_bytes(budget), why)
     return _checked(replace(one, num_blocks=budget // block), decoder, room)
 
@@ -141,25 +147,28 @@ def _budget(args: EngineArgs, decoder: Network, one: KVPlan, scheduler: Schedule
         return need, f"{scheduler.max_num_seqs} sequences of {_USUAL_LEN} tokens or one of the longest"
     if left < quarter:
         return left, f"what the weights leave of the {human_bytes(device.free_bytes)} that are free"
-    return quarter, f"a quarter of the {human_bytes(device.free_bytes)} that are free"
+    least = 2 * rank_block_bytes(one, len(decoder.kv_kinds()), room.tp, room.pp)
+    return max(quarter, min(least, left)), f"a quarter of the {human_bytes(device.free_bytes)} that are free"
 
 
 def _checked(plan: KVPlan, decoder: Network, room: Room) -> KVPlan:
     """The plan, when all of the engine fits beside it into the memory that is free."""
     kv = plan.num_blocks * rank_block_bytes(plan, len(decoder.kv_kinds()), room.tp, room.pp)
-    if max(room.spent.total + kv, room.spent.loading) * room.ranks_here > room.device.free_bytes:
-        raise CapacityError(_too_large(decoder, room, room.device.free_bytes // room.ranks_here - room.spent.total, kv))
+    free = room.device.free_bytes // room.ranks_here
+    if max(room.spent.total + kv, room.spent.loading) > free:
+        raise CapacityError(_too_large(decoder, room, free, kv))
     return plan
 
 
-def _too_large(decoder: Network, room: Room, left: int, wanted: int) -> str:
-    spent, free = room.spent, human_bytes(room.device.free_bytes)
-    ways = _what_would_fit(decoder, room)
+def _too_large(decoder: Network, room: Room, free: int, wanted: int) -> str:
+    """What is needed on one rank and what there is; `planning/remedies.py` adds what would fit."""
+    spent, needed = room.spent, room.spent.total + wanted
+    loading = f" ({human_bytes(spent.loading)} while loading)" if spent.loading > needed else ""
     return (
         f"The model does not fit: its {count_parameters(decoder):,} parameters take {human_bytes(spent.weights)} as "
-        f"{room.dtype}, a step {human_bytes(spent.activations)}, the platform {human_bytes(spent.fixed)}; of {free} "
-        f"free on this {room.device.kind}{_held(room.device)} that leaves {human_bytes(max(left, 0))} for the KV "
-        f"cache, which wants {human_bytes(wanted)}. What would help: {ways}."
+        f"{room.stored}, a step {human_bytes(spent.activations)}, the platform {human_bytes(spent.fixed)} and the KV "
+        f"cache {human_bytes(wanted)}, in all {human_bytes(needed)}{loading}; an engine may take "
+        f"{human_bytes(max(free, 0))} of {room.device.name}{_held(room.device)}."
     )
 
 
@@ -169,22 +178,6 @@ def _held(device: DeviceFacts) -> str:
 
 def _named(device: DeviceFacts) -> str:
     return f"{human_bytes(device.total_bytes - device.free_bytes)} ({', '.join(device.others)})"
-
-
-def _what_would_fit(decoder: Network, room: Room) -> str:
-    """Ways that were computed to fit come first."""
-    ways, limit = [], room.device.free_bytes * 0.8
-    method = "int8" if room.device.kind == "cpu" else "fp8"
-    for dtype, quantization in (("bfloat16", "none"), (room.dtype, method)):
-        small = weight_bytes(decoder, dtype, room.tp, room.pp, quantization) * room.ranks_here
-        if small < room.spent.weights * room.ranks_here and small < limit:
-            name = f"quantization={quantization!r}" if quantization != "none" else f"dtype={dtype!r}"
-            if quantization != "fp8" or room.device.fp8:
-                ways.append(f"{name} (weights of {human_bytes(small)})")
-    largest = int(limit // (2 * room.ranks_here))
-    ways.append("a smaller max_num_batched_tokens or KV cache")
-    ways.append(f"a model of at most {largest / 1e9:.1f} billion parameters in bfloat16")
-    return ", ".join(ways + (["more devices (tensor_parallel_size)"] if room.device.kind == "cuda" else []))
 
 
 def fit_context(args: EngineArgs, scheduler: SchedulerPlan, kv: KVPlan, most: int, chosen: Choices) -> SchedulerPlan:
@@ -197,8 +190,7 @@ def fit_context(args: EngineArgs, scheduler: SchedulerPlan, kv: KVPlan, most: in
     raise CapacityError(
         f"max_model_len {scheduler.max_model_len} needs {human_bytes(bytes_needed(kv, scheduler.max_model_len))} of "
         f"KV cache, and there are {human_bytes(kv.total_bytes)}. The longest that fits is {most}: set "
-        f"max_model_len={most} (or 'auto'), or give the cache more memory (gpu_memory_utilization, "
-        f"kv_cache_memory_bytes, VLLM_CPU_KVCACHE_SPACE on a CPU)."
+        f"max_model_len={most} (or 'auto')."
     )
 
 

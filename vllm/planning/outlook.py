@@ -17,7 +17,7 @@ from vllm.parts.decoder import Decoder
 from vllm.parts.tensors import num_parameters
 from vllm.planning.known import Rates
 from vllm.planning.memory import Network
-from vllm.planning.pace import active_parameters, num_layers, parts_used
+from vllm.planning.pace import active_parameters, num_layers, parts_used, quantized_parameters
 from vllm.planning.plan import Plan
 from vllm.util.arith import human_bytes, largest
 
@@ -70,14 +70,18 @@ def decode_rate(plan: Plan, network: Network, rates: Rates, num: int, length: in
     hops = 2 * _HOP_SECONDS if plan.worker.tp_size > 1 else 0.0
     kind = "cpu" if plan.worker.device == "cpu" else "cuda"
     step = (weights + keys) / rates.read + num_layers(network) * (_LAYER_SECONDS[kind] + hops)
-    products = 2.0 * num * active_parameters(network) / plan.worker.tp_size / rates.math(plan.worker.quantization)
-    return num / max(step, products)
+    return num / max(step, num * _product_seconds(plan, network, rates) / plan.worker.tp_size)
 
 
 def prefill_rate(plan: Plan, network: Network, rates: Rates) -> float:
     """Expected prompt tokens per second."""
-    ranks = plan.worker.tp_size * plan.worker.pp_size
-    return ranks * rates.math(plan.worker.quantization) / (2.0 * active_parameters(network))
+    return plan.worker.tp_size * plan.worker.pp_size / _product_seconds(plan, network, rates)
+
+
+def _product_seconds(plan: Plan, network: Network, rates: Rates) -> float:
+    """Of one token on one device: in the narrow type for the maps that are stored so, in 16 bits for the rest."""
+    small = quantized_parameters(network) if plan.worker.quantization != "none" else 0
+    return 2.0 * (small / rates.math(plan.worker.quantization) + (active_parameters(network) - small) / rates.half)
 
 
 def text(plan: Plan, network: Network, rates: Rates, found: list[Option]) -> str:

@@ -16,6 +16,7 @@ from vllm.planning.choices import Choices
 from vllm.planning.memory import Network, count_parameters
 from vllm.protocol.facts import DeviceFacts
 from vllm.protocol.plan import SchedulerPlan
+from vllm.quantization.forms import LINEARS
 
 _TARGET = {"cpu": 0.25, "cuda": 0.0085}
 """Seconds: on an H200 8B decode steps then keep about 350 tokens of prefill; on a CPU words come at reading speed."""
@@ -89,6 +90,12 @@ def active_parameters(network: Network) -> int:
         return count_parameters(network)
     used = (int(spec.numel * share) for spec, share in parts_used(network) if _is_product(spec, network))
     return sum(used)
+
+
+def quantized_parameters(network: Network) -> int:
+    """Of those, what methods store in fewer bits: the maps of the blocks, no head, router or stacked expert."""
+    specs = tensors(network) if isinstance(network, Decoder) else []
+    return sum(spec.numel for spec in specs if spec.name.endswith(LINEARS))
 
 
 def _is_product(spec: TensorSpec, network: Decoder) -> bool:

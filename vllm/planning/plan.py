@@ -20,7 +20,7 @@ class Memory:
     fixed: int
     """Context, workspaces, graphs: measured constants of the platform; on a CPU the tokenizer too."""
     loading: int = 0
-    """What weights take before they are quantized, where that is done here; 0: no more than later."""
+    """What weights take at most while they are read and quantized, where that is done here; 0: no more than later."""
 
     @property
     def total(self) -> int:

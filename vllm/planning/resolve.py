@@ -9,6 +9,7 @@ split, a method that the device lacks. Does not know files or torch. Called by: 
 from dataclasses import replace
 
 from vllm.config.args import EngineArgs
+from vllm.errors import CapacityError
 from vllm.parts.checkpoint import Weights
 from vllm.parts.foreign import Foreign
 from vllm.planning.arithmetic import choose_dtype, choose_quantization, choose_threads
@@ -19,6 +20,7 @@ from vllm.planning.limits import check_split, scheduler_plan
 from vllm.planning.memory import Network, activation_bytes, count_parameters, gpu_step_bytes, weight_bytes
 from vllm.planning.pace import Work, with_pace
 from vllm.planning.plan import Memory, Plan
+from vllm.planning.remedies import what_fits
 from vllm.protocol.facts import DeviceFacts
 from vllm.protocol.plan import LoadPlan, Stored, WorkerPlan
 
@@ -42,6 +44,27 @@ def resolve(
     `stored` says how a quantized checkpoint keeps them, under the names of `weights`. `is_watched`: somebody reads the
     tokens as they come, as a server's clients do.
     """
+
+    def made(asked: EngineArgs, there: DeviceFacts) -> Plan:
+        return _resolve(asked, architecture, decoder, path, checkpoint_dtype, there, weights, stored, is_watched)
+
+    try:
+        return made(args, device)
+    except CapacityError as error:
+        raise CapacityError(f"{error} {what_fits(args, device, made)}") from None
+
+
+def _resolve(
+    args: EngineArgs,
+    architecture: str,
+    decoder: Network,
+    path: str,
+    checkpoint_dtype: str,
+    device: DeviceFacts,
+    weights: Weights | None,
+    stored: Stored | None,
+    is_watched: bool,
+) -> Plan:
     chosen, tp, pp = Choices(), args.tensor_parallel_size, args.pipeline_parallel_size
     dtype = choose_dtype(args, checkpoint_dtype, device, chosen)
     quantization = choose_quantization(args, stored, device, chosen)
@@ -62,7 +85,7 @@ def resolve(
         # why: a graph is tried out before it is recorded, beside the memory that graphs have
         activations = step + 2 * graph + kept
     spent = Memory(size, 0, activations, fixed, loading)
-    kv = kv_plan(args, decoder, scheduler, Room(device, tp, pp, dtype, spent), chosen)
+    kv = kv_plan(args, decoder, scheduler, Room(device, tp, pp, dtype, spent, quantization), chosen)
     most = longest_in(kv)
     scheduler = fit_context(args, scheduler, kv, most, chosen)
     scheduler = with_pace(scheduler, Work(decoder, size, tp), device, is_watched, chosen)

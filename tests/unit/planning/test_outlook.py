@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from vllm.assembly import make_plan
 from vllm.config.args import EngineArgs
 from vllm.entrypoints.cli.main import main
-from vllm.errors import ValidationError
+from vllm.errors import CapacityError, ValidationError
 from vllm.kv.groups import bytes_needed
 from vllm.planning.floor import decode_floor, prefill_floor, reachable
 from vllm.planning.known import CARDS, card, facts_of, rates
@@ -82,6 +83,14 @@ def test_experts_that_are_not_hit_are_not_read(folder):
     assert one < 0.2 * many, "a single token reads 8 of 128 experts"
 
 
+def test_only_what_is_stored_in_fewer_bits_is_multiplied_in_them(folder):
+    """fp8 leaves experts and the head in 16 bits: 8B gains most of the factor of two, experts next to nothing."""
+    speed = rates(facts_of("H200", 1))
+    for config, least, most in ((LLAMA_8B, 1.8, 1.9), (QWEN_30B_A3B, 1.1, 1.4)):
+        plain, small = (planned(folder(config), "H200", quantization=q)[::-1] for q in (None, "fp8"))
+        assert least < prefill_rate(*small, speed) / prefill_rate(*plain, speed) < most
+
+
 def test_floors_are_those_of_the_yardsticks(folder):
     """docs/performance.md, one H200: bytes over 4.375 TB/s, products over 790 TFLOP/s; middle lengths."""
     speed = reachable(facts_of("H200", 1), "none")
@@ -120,6 +129,27 @@ def test_what_does_not_fit_says_what_would(folder, capsys):
     assert "does not fit" in told.out and "  2  fp8" in told.out
 
 
+def test_a_context_that_does_not_fit_is_planned_shorter(folder, capsys):
+    assert main(["plan", folder(LLAMA_8B), "--gpu", "RTX-4090"]) == 2
+    told = capsys.readouterr()
+    longest = re.search(r"The longest that fits is (\d+)", told.err)[1]
+    assert "What would fit: tensor_parallel_size=2 (weights of" in told.err
+    assert "With max_model_len='auto':" in told.out and f"limits       context {int(longest):,}" in told.out
+
+
+def test_what_llm_raises_is_what_plan_says(folder, capsys):
+    from vllm import LLM
+
+    asked = {**LLAMA_8B, "num_hidden_layers": 4000}
+    flags = ["--skip-tokenizer-init", "--dtype", "bfloat16", "--load-format", "dummy"]
+    assert main(["plan", folder(asked), *flags]) == 2
+    told = capsys.readouterr().err
+    with pytest.raises(CapacityError) as caught:
+        LLM(folder(asked), skip_tokenizer_init=True, dtype="bfloat16", load_format="dummy")
+    plain = [re.sub(r"\d[\d.,]*", "N", text) for text in (str(caught.value), told.removeprefix("vllm plan: ").strip())]
+    assert plain[0] == plain[1], "free memory moves between the two, all else is one text"
+
+
 def test_memory_of_this_machine(folder, capsys):
     small = {**LLAMA_8B, "num_hidden_layers": 2, "vocab_size": 1024, "max_position_embeddings": 2048}
     assert main(["plan", folder(small), "--memory", "6GiB", "--dtype", "float32"]) == 0
@@ -136,8 +166,6 @@ def test_memory_of_this_machine(folder, capsys):
     ],
 )
 def test_a_machine_that_makes_no_sense(folder, capsys, flags, told):
-    import re
-
     assert main(["plan", folder(LLAMA_8B), *flags]) == 2
     assert re.search(told, capsys.readouterr().err)
 

@@ -1,5 +1,6 @@
 """From arguments and facts to a Plan: what is chosen, and what is refused with what would do."""
 
+import re
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -173,18 +174,68 @@ def test_context_that_does_not_fit_names_the_longest() -> None:
         assert plan(num_gpu_blocks_override=100, max_model_len=word).scheduler.max_model_len == longest
 
 
+def told(**asked: Any) -> str:
+    with pytest.raises(CapacityError) as caught:
+        plan(**asked)
+    return str(caught.value)
+
+
+def ways(sentence: str) -> list[dict[str, Any]]:
+    """The arguments of each way that a sentence names."""
+    words = re.sub(r" \(.*?\)| on \d such GPUs|\.$", "", sentence.partition("What would fit: ")[2])
+    return [eval(f"dict({way})") for way in words.split("; or ")]
+
+
 def test_model_that_does_not_fit_says_what_would() -> None:
-    with pytest.raises(CapacityError, match=r"8,030,261,248 parameters take 15\.0 GiB as bfloat16") as caught:
-        plan(config=LLAMA_8B)
-    assert "quantization='int8'" in str(caught.value) and "at most 5.2 billion parameters" in str(caught.value)
-    assert "more devices" not in str(caught.value)
-    with pytest.raises(CapacityError, match="tensor_parallel_size"):
-        plan(replace(H200, free_bytes=10 * GIB), LLAMA_8B)
+    said = told(config=LLAMA_8B)
+    assert "8,030,261,248 parameters take 15.0 GiB as bfloat16" in said and "may take 12.0 GiB of Test CPU" in said
+    assert "quantization='int8' (weights of 8.5 GiB)" in said and "GPUs" not in said
+    said = told(device=replace(H200, free_bytes=10 * GIB), config=LLAMA_8B)
+    assert "No way to store it" in said and "this GPU holds a model of about 4.3 billion" in said
 
 
-def test_explicit_cache_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(CapacityError, match="which wants 32"):
-        plan(kv_cache_memory_bytes=32 * GIB)
+LARGE = {**LLAMA_8B, "num_hidden_layers": 80, "hidden_size": 8192, "num_attention_heads": 64}
+LARGE["intermediate_size"] = 28672
+SMALL_GPU = DeviceFacts("cuda", "small", 24 * GIB, 23 * GIB, num_cores=16, count=1, fp8=True)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"config": LLAMA_8B},
+        {"config": LLAMA_8B, "stored": "float32", "dtype": "float32"},
+        {"config": LLAMA_8B, "device": replace(CPU, free_bytes=24 * GIB), "max_model_len": None},
+        {"config": LLAMA_8B, "device": SMALL_GPU, "max_model_len": None},
+        {"config": LARGE, "device": SMALL_GPU},
+        {"config": LARGE, "device": replace(SMALL_GPU, fp8=False, free_bytes=40 * GIB, total_bytes=40 * GIB)},
+        {"kv_cache_memory_bytes": 32 * GIB},
+        {"num_gpu_blocks_override": 10**6, "device": SMALL_GPU},
+        {"config": LLAMA_8B, "device": SMALL_GPU, "max_num_batched_tokens": 65536},
+    ],
+    ids=lambda asked: "-".join(asked),
+)
+def test_what_is_said_to_fit_fits(asked: dict[str, Any]) -> None:
+    found = ways(told(**asked))
+    assert 1 <= len(found) <= 3
+    for way in found:
+        there = asked.get("device", CPU)
+        plan(**{**asked, **way, "device": replace(there, count=8)})
+        for name in way:  # why: each part of a way is needed
+            if len(way) > 1 and not {"max_model_len", "max_num_batched_tokens"} & set(way):
+                less = {k: v for k, v in way.items() if k != name}
+                with pytest.raises(CapacityError):
+                    plan(**{**asked, **less, "device": replace(there, count=8)})
+
+
+def test_a_cache_that_was_sized_by_hand_may_be_left_out() -> None:
+    said = told(kv_cache_memory_bytes=32 * GIB)
+    assert "KV cache 32.0 GiB" in said and "What would fit: kv_cache_memory_bytes=None" in said
+
+
+def test_int8_needs_little_more_than_its_own_bytes_to_load() -> None:
+    """8B as float32 would be 30 GiB; it is packed map by map."""
+    made = plan(replace(CPU, free_bytes=20 * GIB), LLAMA_8B, dtype="float32", quantization="int8")
+    assert made.memory.weights < made.memory.loading < 13 * GIB
 
 
 def test_int8_counts_its_bytes() -> None:

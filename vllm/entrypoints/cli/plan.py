@@ -13,6 +13,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vllm.config.args import EngineArgs
+    from vllm.planning.memory import Network
+    from vllm.planning.plan import Plan
     from vllm.protocol.facts import DeviceFacts
 
 NAMES = ("plan",)
@@ -34,31 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the Plan, and the other ways to run the model; 2 when it does not fit as asked."""
-    from vllm.assembly import device_facts, find_network, make_plan, override
+    from vllm.assembly import device_facts, make_plan
     from vllm.config.args import EngineArgs
-    from vllm.engine.folder import find_folder
-    from vllm.errors import CapacityError
     from vllm.planning import outlook
-    from vllm.planning.describe import read_config
     from vllm.planning.known import rates
 
     if arguments.model_tag is not None:
         arguments.model = arguments.model_tag
     args = EngineArgs.from_cli_args(arguments)
     device = _device(arguments, device_facts)
-    status = 0
-    try:
-        _, described, plan = make_plan(args, weights=False, device=device)
-        network = described.decoder
-        print(plan.text())
-    except CapacityError as error:
-        print(f"vllm plan: {error}", file=sys.stderr)
-        folder = find_folder(args, weights=False)
-        network, plan, status = (
-            find_network(args, folder, override(read_config(folder), args.hf_overrides)).decoder,
-            None,
-            2,
-        )
+    plan, network, status = _planned(args, device)
     sizes = tuple(size for size in _SIZES if size <= (device.count if device.kind == "cuda" else device.num_cores))
     methods = ("as stored", "int8") if device.kind == "cpu" else ("as stored", "fp8")
     found = outlook.options(args, lambda asked: make_plan(asked, weights=False, device=device)[2], sizes, methods)
@@ -71,6 +59,28 @@ def run(arguments: argparse.Namespace) -> int:
 
         print(table(network, plan.worker, plan.kv))
     return status
+
+
+def _planned(args: "EngineArgs", device: "DeviceFacts") -> "tuple[Plan | None, Network, int]":
+    """(the Plan as asked, or with the longest context that fits, or None; the network; the exit status)."""
+    from vllm.assembly import find_network, make_plan, override
+    from vllm.engine.folder import find_folder
+    from vllm.errors import CapacityError
+    from vllm.planning.describe import read_config
+
+    try:
+        _, described, plan = make_plan(args, weights=False, device=device)
+        print(plan.text())
+        return plan, described.decoder, 0
+    except CapacityError as error:
+        print(f"vllm plan: {error}", file=sys.stderr, flush=True)
+    try:
+        _, described, plan = make_plan(replace(args, max_model_len="auto"), weights=False, device=device)
+        print(f"With max_model_len='auto':\n{plan.text()}")
+        return plan, described.decoder, 2
+    except CapacityError:
+        folder = find_folder(args, weights=False)
+        return None, find_network(args, folder, override(read_config(folder), args.hf_overrides)).decoder, 2
 
 
 def _device(arguments: argparse.Namespace, here: Callable[[], "DeviceFacts"]) -> "DeviceFacts":

@@ -149,7 +149,7 @@ def pack_words(weight: torch.Tensor, rows: int, words: int) -> torch.Tensor:
     if rows % 16 == 0:
         out = weight.view(-1).view(torch.int32).view(blocks, words, 16)
     else:
-        out = torch.empty(blocks, words, 16, dtype=torch.int32)
+        out = pages.passing((blocks, words, 16), torch.int32)
     _pack_rows.get()(weight.data_ptr(), out.data_ptr(), room.data_ptr(), rows, words)
     pages.onto_huge_pages(out)
     return out

@@ -18,6 +18,7 @@ from vllm.ops.cpu.linear import NAMES_OF, SLAB, _here, blocks_for, pack_words
 from vllm.ops.cpu.tiles import EDGE, FEW, asked, looks_ahead, multiply, shapes, spreads, walk
 from vllm.ops.cpu.values import W
 from vllm.ops.linear_int8 import Int8Weight, linear_int8, quantize_rows
+from vllm.platforms.pages import passing
 
 _PIECE = 4096
 """Rows quantized at a time while packing: the float32 copy stays small."""
@@ -110,7 +111,7 @@ def pack(weight_OE: torch.Tensor) -> object:
     if inner % 4:
         return Int8Weight(*quantize_rows(weight_OE))
     blocks = -(-rows // 16)
-    values = torch.empty(rows, inner, dtype=torch.int8)
+    values = passing((rows, inner), torch.int8)
     scale, shift = torch.zeros(blocks * 16), torch.zeros(blocks * 16, dtype=torch.int32)
     for first in range(0, rows, _PIECE):
         last = min(first + _PIECE, rows)
