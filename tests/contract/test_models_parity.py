@@ -45,10 +45,15 @@ class Tap:
     def __init__(self, model: Any) -> None:
         self.model, self.seen = model, []
 
-    def __call__(self, *inputs: Any) -> torch.Tensor:
-        hidden = self.model(*inputs)
+    def __call__(
+        self, batch: Any, hidden: torch.Tensor | None = None, only: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        hidden = self.model(batch, hidden)
         self.seen.append(self.model.logits(hidden).clone())
-        return hidden
+        some: torch.Tensor = hidden if only is None else self.model(batch, only=only)
+        if only is not None:
+            assert (some - hidden[only]).abs().max() <= 1e-4 * hidden.abs().max(), "states asked for alone differ"
+        return some
 
     def logits(self, hidden: torch.Tensor, wide: bool = True) -> torch.Tensor:
         return self.model.logits(hidden, wide)

@@ -51,8 +51,10 @@ class AttentionLayer:
         self.folds = c.folds and self._whole and part.out_bias is False
         """`folded` may be used."""
 
-    def __call__(self, x: torch.Tensor | Quantized, batch: Batch) -> torch.Tensor:
-        return self._out(self._mix(self._qkv(x), batch))
+    def __call__(self, x: torch.Tensor | Quantized, batch: Batch, only: torch.Tensor | None = None) -> torch.Tensor:
+        """Of all tokens, or of `only` these; keys and values of all are kept."""
+        y = self._mix(self._qkv(x), batch)
+        return self._out(y if only is None else y[only])
 
     def folded(self, f: Folded, eps: float, batch: Batch, following: torch.Tensor) -> Folded:
         """The stream with the result added, on its way from a norm with `eps` into one with the weight `following`."""

@@ -1,7 +1,8 @@
 """Blocks: how a mixer and a feed-forward part meet the residual stream.
 
 A block takes (x, delta) and gives (x, delta): the stream is x + delta, and the addition is left to the next norm, which
-does both in one pass. delta None is zero. Drawings of the wirings: `parts/decoder.py`. Called by: build.
+does both in one pass. delta None is zero. With `only` it gives the streams of these tokens alone: behind the last block
+nobody reads those of others. Drawings of the wirings: `parts/decoder.py`. Called by: build.
 """
 
 import torch
@@ -16,6 +17,10 @@ from vllm.parts.decoder import Block, Wiring
 from vllm.parts.ffn import MoE
 
 Stream = tuple[torch.Tensor, torch.Tensor | None]
+
+
+def _some(x: torch.Tensor, only: torch.Tensor | None) -> torch.Tensor:
+    return x if only is None else x[only]
 
 
 class BlockLayer:
@@ -59,10 +64,12 @@ class BlockLayer:
 class SerialBlock(BlockLayer):
     """x += s * post_mixer(mixer(pre_mixer(x))); x += s * post_ffn(ffn(pre_ffn(x)))"""
 
-    def __call__(self, x: torch.Tensor, delta: torch.Tensor | None, batch: Batch) -> Stream:
+    def __call__(
+        self, x: torch.Tensor, delta: torch.Tensor | None, batch: Batch, only: torch.Tensor | None = None
+    ) -> Stream:
         x, h = self.pre_mixer.add(x, delta)
-        delta = self.scaled(self.post_mixer(self.mixer(h, batch)))
-        x, h = self.pre_ffn.add(x, delta)
+        delta = self.scaled(self.post_mixer(self.mixer(h, batch, only)))
+        x, h = self.pre_ffn.add(_some(x, only), delta)
         return x, self.scaled(self.post_ffn(self.ffn(h)))
 
     def folded(self, f: Folded, batch: Batch, following: torch.Tensor) -> Folded:
@@ -75,9 +82,11 @@ class SerialBlock(BlockLayer):
 class PostBlock(BlockLayer):
     """x = post_mixer(x + s * mixer(x)); x = post_ffn(x + s * ffn(x))"""
 
-    def __call__(self, x: torch.Tensor, delta: torch.Tensor | None, batch: Batch) -> Stream:
+    def __call__(
+        self, x: torch.Tensor, delta: torch.Tensor | None, batch: Batch, only: torch.Tensor | None = None
+    ) -> Stream:
         x = x if delta is None else x + delta
-        _, x = self.post_mixer.add(x, self.scaled(self.mixer(x, batch)))
+        _, x = self.post_mixer.add(_some(x, only), self.scaled(self.mixer(x, batch, only)))
         _, x = self.post_ffn.add(x, self.scaled(self.ffn(x)))
         return x, None
 
@@ -85,10 +94,14 @@ class PostBlock(BlockLayer):
 class ParallelBlock(BlockLayer):
     """x += s * (mixer(pre_mixer(x)) + ffn(pre_ffn(x)))"""
 
-    def __call__(self, x: torch.Tensor, delta: torch.Tensor | None, batch: Batch) -> Stream:
+    def __call__(
+        self, x: torch.Tensor, delta: torch.Tensor | None, batch: Batch, only: torch.Tensor | None = None
+    ) -> Stream:
         x, h = self.pre_mixer.add(x, delta)
         g = h if self.shares_norm else self.pre_ffn(x)
-        return x, self.scaled(self.mixer(h, batch) + self.ffn(g))
+        if isinstance(g, torch.Tensor):
+            return _some(x, only), self.scaled(self.mixer(h, batch, only) + self.ffn(_some(g, only)))
+        return _some(x, only), _some(self.scaled(self.mixer(h, batch) + self.ffn(g)), only)
 
 
 _WIRINGS = {Wiring.SERIAL: SerialBlock, Wiring.POST: PostBlock, Wiring.PARALLEL: ParallelBlock}

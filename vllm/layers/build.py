@@ -29,8 +29,9 @@ from vllm.util.catalog import Catalogue
 class Model:
     """The forward pass of one rank.
 
-    `model(batch)` gives hidden states [T, E] after the final norm on the last pipeline stage. Other stages give the
-    stream [T, E] that the next one takes as `hidden`.
+    `model(batch)` gives hidden states [T, E] after the final norm on the last pipeline stage, `model(batch, only=at)`
+    those of the tokens `at` [N] alone, for less work. Other stages give the stream [T, E] that the next one takes as
+    `hidden`.
     """
 
     def __init__(self, c: Context, decoder: Decoder) -> None:
@@ -48,16 +49,20 @@ class Model:
     def _folds(self) -> bool:
         return self._norm is not None and self._norm.folds and all(b.folds for b in self._blocks)
 
-    def __call__(self, batch: Batch, hidden: torch.Tensor | None = None) -> torch.Tensor:
+    def __call__(
+        self, batch: Batch, hidden: torch.Tensor | None = None, only: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Run this rank's blocks. `hidden` is the previous stage's stream; None on the first stage."""
         if hidden is None:
             assert self._embed is not None, "only the first stage starts from tokens"
             hidden = self._embed(batch)
         if batch.num_tokens <= self._few and batch.max_query_len == 1:
-            return self._folded(hidden, batch)
+            folded = self._folded(hidden, batch)
+            return folded if only is None else folded[only]
         x, delta = hidden, None
-        for block in self._blocks:
+        for block in self._blocks[:-1]:
             x, delta = block(x, delta, batch)
+        x, delta = self._blocks[-1](x, delta, batch, only if self._norm is not None else None)
         if self._norm is not None:
             return self._norm.add(x, delta)[1]
         return x if delta is None else x + delta

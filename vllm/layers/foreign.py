@@ -178,8 +178,10 @@ class ForeignModel:
         self._body, self._head, self._given = take_apart(whole)
         self._steps = [_Step(call, i, kv_plan, slabs, ops, self.dtype) for i, call in enumerate(foreign.calls)]
 
-    def __call__(self, batch: Batch, hidden: torch.Tensor | None = None) -> torch.Tensor:
-        """Hidden states [T, E] after the final norm."""
+    def __call__(
+        self, batch: Batch, hidden: torch.Tensor | None = None, only: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Hidden states [T, E] after the final norm, or those of the tokens `only`."""
         assert hidden is None, "a foreign network is one pipeline stage"
         steps = iter(self._steps)
         with answering(lambda call: next(steps).answer(call, batch)):
@@ -191,7 +193,7 @@ class ForeignModel:
                 return_dict=True,
             )
         assert next(steps, None) is None, "the network made fewer attention calls than it was described with"
-        return out[0][0]
+        return out[0][0] if only is None else out[0][0][only]
 
     def logits(self, hidden: torch.Tensor, wide: bool = True) -> torch.Tensor:
         """[N, E] -> [N, V] float32."""

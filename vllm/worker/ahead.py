@@ -196,11 +196,6 @@ class AheadRunner(Runner):
             self._sample_here(untouched, rows, lens, hosted, at, tokens, flight)
         return tokens
 
-    def _asks_prompt(self, planned: np.ndarray) -> bool:
-        """Somebody wants log-probabilities of prompt tokens in this step."""
-        asks, rows = self._prompt_asks, self.rows
-        return bool(asks) and any(r in asks and rows.computed[r] < rows.prompt_lens[r] for r in planned.tolist())
-
     def _any_step(self, plan: StepPlan, planned: np.ndarray, num_query: np.ndarray, flight: Flight) -> None:
         """Any number of tokens for each row, from a batch that the host gathers."""
         self._resident.flush()
@@ -210,16 +205,18 @@ class AheadRunner(Runner):
         if hidden is None:
             batch = gather(self.rows, planned, num_query, self._device)
             self._fill_unknown(batch.token_ids, planned, num_query)
-            hidden = self.model(batch)
-        self._show(planned, num_query, hidden, flight.result)
-        picked = self._picked(plan, planned, num_query)
+
+        def run(only: torch.Tensor | None) -> torch.Tensor:
+            if hidden is None:
+                return self.model(batch, only=only)
+            return hidden if only is None else hidden[only]
+
+        picked, states = self._lines(plan, planned, num_query, run, flight.result)
         if not picked.rows:
             return
-        rows, lens, where = np.array(picked.rows), np.array(picked.lens), np.array(picked.where())
-        (at,) = send_all([where], self._device)
-        o = self._options
+        rows, lens, o = np.array(picked.rows), np.array(picked.lens), self._options
         plain = all(them.isdisjoint(picked.rows) for them in (o.hosted, o.asking, o.reported.keys()))
-        logits = self.model.logits(hidden[at], wide=not plain)
+        logits = self.model.logits(states, wide=not plain)
         self._fly(flight, rows, lens, self._choose_now(logits, rows, lens, flight))
 
     def _fill_unknown(self, token_ids: torch.Tensor, planned: np.ndarray, num_query: np.ndarray) -> None:

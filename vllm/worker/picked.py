@@ -9,6 +9,8 @@ Called by: runner.
 
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(slots=True)
 class Picked:
@@ -53,3 +55,11 @@ class Picked:
         if self.is_plain:
             return ends
         return [end - num + 1 + j for end, num in zip(ends, self.nums, strict=True) for j in range(num)]
+
+
+def some_of(where: list[int], num_tokens: int, together: int) -> np.ndarray | None:
+    """`where`, filled up to a multiple of `together` with any of the step's tokens; None for half of them and more."""
+    num = max(1, -(-len(where) // together)) * together
+    if 2 * num > num_tokens:
+        return None
+    return np.array(where + (where[-1:] or [0]) * (num - len(where)), np.int64)

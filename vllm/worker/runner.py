@@ -9,12 +9,13 @@ sequence that fails is reported and the rest goes on. Called by: executor.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 
 from vllm.layers.build import Model
+from vllm.ops.batch import Batch
 from vllm.ops.table import Kernels
 from vllm.parallel.mesh import Mesh
 from vllm.protocol.kv import KVPlan
@@ -23,9 +24,9 @@ from vllm.protocol.step import RowOpen, StepPlan, StepResult
 from vllm.sampling.lines import Head, Lines, Sampled, Stage
 from vllm.sampling.sampler import Sampler
 from vllm.util.clock import SYSTEM, Clock
-from vllm.worker.batch import gather
+from vllm.worker.batch import gather, send_all
 from vllm.worker.heads import Heads
-from vllm.worker.picked import Picked
+from vllm.worker.picked import Picked, some_of
 from vllm.worker.prompt_logprobs import positions_at_once, prompt_logprobs
 from vllm.worker.rows import Rows, copy_blocks
 from vllm.worker.tapes import Tapes
@@ -62,6 +63,8 @@ class Runner:
         self._prompt_asks: dict[int, tuple[int, int, list[int] | None]] = {}
         self._results: deque[StepResult] = deque()
         self._tapes = tapes
+        # why: a device's kernels are made for numbers of rows, and for many rows they are all the same
+        self._together = 1 if self._device.type == "cpu" else 256
 
     def submit(self, plan: StepPlan) -> None:
         """Carry out one plan; `collect` gives its result."""
@@ -83,11 +86,11 @@ class Runner:
             planned, num_query = np.array(plan.rows), np.array(plan.num_query)
             if self._tapes is not None and self._is_decode(plan, planned):
                 logits = self._tapes.logits(self.rows, planned)
-                self._sample(plan, planned, num_query, logits, result, is_logits=True)
+                self._sample(self._picked(plan, planned, num_query), logits, result, is_logits=True)
             else:
-                hidden = self._forward(planned, num_query)
-                self._show(planned, num_query, hidden, result)
-                self._sample(plan, planned, num_query, hidden, result)
+                batch = gather(self.rows, planned, num_query, self._device)
+                picked, states = self._lines(plan, planned, num_query, lambda only: self._forward(batch, only), result)
+                self._sample(picked, states, result)
         result.seconds = self._clock.monotonic() - began
         return result
 
@@ -138,14 +141,40 @@ class Runner:
         """This rank's results are the ones to report: they hold tokens, logprobs and prompt logprobs."""
         return self.mesh.pp.is_last and self.mesh.tp.is_first
 
-    def _forward(self, planned: np.ndarray, num_query: np.ndarray) -> torch.Tensor:
-        """Hidden states [T, E] of the step on the last pipeline stage; what was sent on, on others."""
-        batch, pp = gather(self.rows, planned, num_query, self._device), self.mesh.pp
+    def _lines(
+        self,
+        plan: StepPlan,
+        planned: np.ndarray,
+        num_query: np.ndarray,
+        run: Callable[[torch.Tensor | None], torch.Tensor],
+        result: StepResult,
+    ) -> tuple[Picked, torch.Tensor]:
+        """Who samples, and the states of their lines on the last pipeline stage. `run` gives the states of the step's
+        tokens, or of those it is told: what nobody reads is not made behind the last layer's keys.
+        """
+        if self._asks_prompt(planned) or self._heads.reads(planned):
+            hidden = run(None)
+            self._show(planned, num_query, hidden, result)
+            picked = self._picked(plan, planned, num_query)
+        else:
+            picked = self._picked(plan, planned, num_query)
+            some = some_of(picked.where(), int(num_query.sum()), self._together)
+            if some is not None and self.mesh.pp.is_last:
+                return picked, run(send_all([some], self._device)[0])[: len(picked.where())]
+            hidden = run(None)
+        if not self.mesh.pp.is_last:
+            return picked, hidden
+        # why: a tensor made from an array costs a tenth of one made from a list
+        return picked, hidden[send_all([np.array(picked.where(), np.int64)], self._device)[0]]
+
+    def _forward(self, batch: Batch, only: torch.Tensor | None) -> torch.Tensor:
+        """Hidden states of the step, or of `only` these tokens, on the last pipeline stage; elsewhere what was sent."""
+        pp = self.mesh.pp
         before = None
         if not pp.is_first:
             shape = (batch.num_tokens, self.model.hidden_size)
             before = pp.receive(torch.empty(shape, dtype=self.model.dtype, device=self._device), pp.rank - 1)
-        hidden = self.model(batch, before)
+        hidden = self.model(batch, before, only)
         if not pp.is_last:
             pp.send(hidden, pp.rank + 1)
         return hidden
@@ -156,23 +185,14 @@ class Runner:
         few = len(planned) <= self._tapes.most and max(plan.num_query) == 1 and all(plan.samples)
         return few and not (plan.fan_out or plan.drafts or self._prompt_asks or self._heads.reads(planned))
 
-    def _sample(
-        self,
-        plan: StepPlan,
-        planned: np.ndarray,
-        num_query: np.ndarray,
-        states: torch.Tensor,
-        result: StepResult,
-        is_logits: bool = False,
-    ) -> None:
+    def _sample(self, picked: Picked, states: torch.Tensor, result: StepResult, is_logits: bool = False) -> None:
         """Choose tokens for the lines of the step, write them into rows and into the result.
 
-        `states` are the hidden states of the step's tokens, or (`is_logits`) the logits of its lines.
+        `states` are the hidden states of its lines, or (`is_logits`) their logits.
         """
-        picked = self._picked(plan, planned, num_query)
         if picked.rows:
             lines = Lines(picked.line_rows(), picked.line_lens(), self._tokens)
-            self._write(picked, self._choose(lines, picked.where(), states, is_logits), result)
+            self._write(picked, self._choose(lines, states, is_logits), result)
 
     def _picked(self, plan: StepPlan, planned: np.ndarray, num_query: np.ndarray) -> Picked:
         """Who samples in the step; its query tokens now count as computed."""
@@ -188,19 +208,15 @@ class Runner:
             rows.computed[row] = rows.lens[row]
         return picked
 
-    def _choose(self, lines: Lines, where: list[int], states: torch.Tensor, is_logits: bool) -> Sampled:
+    def _choose(self, lines: Lines, states: torch.Tensor, is_logits: bool) -> Sampled:
         """Tokens of the lines; the last pipeline stage chooses and tells the others (-1: the line failed)."""
         pp = self.mesh.pp
         if not pp.is_last:
-            tokens = torch.empty(len(where), dtype=torch.int64, device=self._device)
+            tokens = torch.empty(len(lines.rows), dtype=torch.int64, device=self._device)
             pp.broadcast(tokens, pp.size - 1)
             failed = {n: "" for n, token in enumerate(tokens.tolist()) if token < 0}
             return Sampled(tokens, failed=failed)
-        logits = states
-        if not is_logits:
-            # why: a tensor made from an array costs a tenth of one made from a list
-            logits = self.model.logits(states[torch.from_numpy(np.array(where)).to(states.device)])
-        sampled = self.sampler.sample(logits, lines)
+        sampled = self.sampler.sample(states if is_logits else self.model.logits(states), lines)
         if pp.size > 1:
             told = sampled.tokens.clone()
             told[list(sampled.failed)] = -1
@@ -253,6 +269,11 @@ class Runner:
                 break
         rows.computed[row] -= len(tokens) - len(kept)
         return kept
+
+    def _asks_prompt(self, planned: np.ndarray) -> bool:
+        """Somebody wants log-probabilities of prompt tokens in this step."""
+        asks, rows = self._prompt_asks, self.rows
+        return bool(asks) and any(r in asks and rows.computed[r] < rows.prompt_lens[r] for r in planned.tolist())
 
     def _show(self, planned: np.ndarray, num_query: np.ndarray, hidden: torch.Tensor, result: StepResult) -> None:
         """The step's hidden states to all who asked for more than a token."""

@@ -72,6 +72,7 @@ def make_engine(
         runner = AheadRunner(
             runner.model, runner.slabs, runner.sampler._ops, worker, kv_plan, record=record, record_chunks=record
         )
+        runner._together = 3  # why: a device's 256 lines would be all of these small steps
     else:
         runner = Runner(runner.model, runner.slabs, runner.sampler._ops, worker, kv_plan)
     return Engine(SchedulerPlan(rows, budget, 128, run_ahead=int(ahead)), kv_plan, LocalExecutor.of(runner))

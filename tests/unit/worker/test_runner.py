@@ -7,6 +7,7 @@ import torch
 
 from tests.unit.worker.helpers import make_host, random_weights, tiny_llama
 from vllm.sampling_params import SamplingParams
+from vllm.worker.picked import some_of
 
 PROMPTS = [[1, 2, 3, 4, 5], [9, 8, 7, 6, 5, 4, 3, 2, 1, 11, 12, 13], [42], [7] * 9]
 WINDOW = 6
@@ -223,3 +224,22 @@ def test_options_that_cannot_be_read_fail_their_sequence_alone(case):
     host.close(1)
     host.open(1, PROMPTS[1])
     assert host.step((0, 1), (1, 12)).tokens == [[expected[0][6]], [expected[1][12]]]
+
+
+def test_behind_the_last_keys_only_tokens_that_somebody_reads_are_made(case):
+    decoder, weights, expected = case
+    host = make_host(decoder, weights=weights)
+    runner, seen = host.executor.runner, []
+    block = runner.model._blocks[-1]
+    ffn, qkv = block.ffn, block.mixer._qkv
+    block.ffn = lambda h: seen.append(len(h)) or ffn(h)
+    block.mixer._qkv = lambda h: seen.append(len(h)) or qkv(h)
+    for row, prompt in enumerate(PROMPTS):
+        host.open(row, prompt)
+    host.step((0, 5), (1, 7))
+    host.step((1, 5), (3, 9), (0, 1))
+    assert seen == [12, 1, 15, 3] and [host.tokens(row)[-1] for row in (0, 1, 3)] == [
+        expected[0][6], expected[1][12], expected[3][9]
+    ]  # fmt: skip
+    assert some_of([4, 9], 20, 4).tolist() == [4, 9, 9, 9] and some_of([], 20, 4).tolist() == [0] * 4
+    assert some_of([4, 9], 7, 4) is None and some_of([4, 9], 3, 1) is None
