@@ -55,6 +55,9 @@ class CountingExecutor:
     def collect(self) -> StepResult:
         return self.results.popleft()
 
+    def prepare(self) -> None:
+        return None
+
     def close(self) -> None:
         self.rows.clear()
 

@@ -133,6 +133,9 @@ class FingerprintExecutor:
             return self.run(self.pending.popleft())
         return self.results.popleft()
 
+    def prepare(self) -> None:
+        return None
+
     def close(self) -> None:
         self.closed = True
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
 
+from vllm.engine.leisure import Leisure
 from vllm.engine.settle import quiet_update, settle
 from vllm.engine.stats import EngineStats
 from vllm.errors import ValidationError
@@ -64,6 +65,7 @@ class Engine:
         """Requests that came, refused ones included."""
         self._closed = False
         self._check_at = 0.0
+        self._leisure = Leisure(scheduler_plan, self.scheduler.budget)
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -158,7 +160,7 @@ class Engine:
 
     def _submit(self) -> bool:
         """Hand the next plan to the executor; False when there is none."""
-        now = self._clock.monotonic()
+        began = now = self._clock.monotonic()
         made = self.scheduler.plan(now)
         if self._observers:
             for seq in self.scheduler.preempted:
@@ -176,6 +178,7 @@ class Engine:
         except Exception as cause:
             self._flights.pop()
             self._give_up(cause)
+        self._leisure.submitted(began, self._clock.monotonic(), is_alone=len(self._flights) == 1)
         return True
 
     def _collect(self) -> None:
@@ -187,6 +190,7 @@ class Engine:
             self._give_up(cause)
             return
         now = self._clock.monotonic()
+        self._leisure.collected(now)
         settled = settle(flight, result, self.kv, now)
         self.scheduler.budget.observe(flight.num_tokens, result.seconds)
         self._outbox += settled.updates
@@ -239,6 +243,20 @@ class Engine:
     def num_waiting(self) -> int:
         """Sequences that have none."""
         return sum(map(len, self._live.values())) - self.num_running
+
+    def leisure(self) -> float:
+        """Seconds for which the device needs no new plan: who comes meanwhile is part of that plan."""
+        if len(self._flights) != 1:
+            return 0.0
+        return self._leisure.left(self._flights[0].num_tokens, self._clock.monotonic())
+
+    def prepare(self) -> bool:
+        """While nothing is to be done: let a piece of what makes later steps faster be done. False: nothing is left."""
+        assert not self.has_work, "there is work to do"
+        tried = self._executor.prepare()
+        if tried is not None:
+            self.scheduler.budget.observe(*tried)
+        return tried is not None
 
     def watch(self, observer: Observer) -> None:
         """From now on `observer` hears what happens."""

@@ -26,8 +26,10 @@ from vllm.errors import CapacityError
 from vllm.protocol.executor import Executor
 from vllm.protocol.step import StepPlan, StepResult
 from vllm.util.arith import largest
+from vllm.util.log import get_logger
 
 BEAT_S = 1.0
+_log = get_logger(__name__)
 _PR_SET_PDEATHSIG = 1
 
 
@@ -53,6 +55,9 @@ class Fragile:
         except Exception as cause:
             raise Fatal(f"{type(cause).__name__}: {cause}") from cause
 
+    def prepare(self) -> tuple[int, float] | None:
+        return self._inner.prepare()
+
     def close(self) -> None:
         self._inner.close()
 
@@ -65,6 +70,7 @@ class Child:
         self._lock = threading.Lock()
         self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._step_began = 0.0
+        self._may_prepare = True
         self._recorder = Recorder()
 
     def serve(self, engine: Engine) -> None:
@@ -90,11 +96,11 @@ class Child:
             self._sock.sendall(data)
 
     def _obey(self, engine: Engine) -> None:
-        """Carry out the commands that are there; wait for one while there is nothing to do."""
+        """Carry out the commands that are there and those that come while the next step has time."""
+        until = time.monotonic() + engine.leisure()
         while True:
-            try:
-                command = self._inbox.get(block=not engine.has_work)
-            except queue.Empty:
+            command = self._next(engine, until)
+            if command is None:
                 return
             if isinstance(command, Add):
                 try:
@@ -107,6 +113,24 @@ class Child:
                 self.say(self._recorder.glance(engine, time.monotonic()))
             else:
                 engine.reset_prefix_cache()
+
+    def _next(self, engine: Engine, until: float) -> Command | None:
+        """A command; None where there is none and, from `until` on, something else to do."""
+        while self._may_prepare and not engine.has_work and self._inbox.empty():
+            self._step_began = time.monotonic()
+            try:
+                self._may_prepare = engine.prepare()
+            except Exception as cause:  # why: nobody asked for it, so nobody must suffer for it
+                self._may_prepare = False
+                _log.warning("nothing more is made ready ahead of requests: %s: %s", type(cause).__name__, cause)
+            self._step_began = 0.0
+        try:
+            if not engine.has_work:
+                return self._inbox.get()
+            left = until - time.monotonic()
+            return self._inbox.get(timeout=left) if left > 0 else self._inbox.get_nowait()
+        except queue.Empty:
+            return None
 
     def _read(self) -> None:
         frames = Frames()

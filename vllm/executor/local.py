@@ -64,6 +64,10 @@ class LocalExecutor:
         """Result of the oldest plan not yet collected."""
         return self.runner.collect()
 
+    def prepare(self) -> tuple[int, float] | None:
+        """See `protocol.executor`."""
+        return self.runner.prepare()
+
     def close(self) -> None:
         """Let go of the model and its cache."""
         self._runner = None

@@ -84,6 +84,9 @@ class ProcessExecutor:
             _fail(result, seq_id, epoch, why)
         return result
 
+    def prepare(self) -> None:
+        """See `protocol.executor`: several ranks record nothing."""
+
     def close(self) -> None:
         """End every rank: close its pipe, wait a little, then kill it."""
         self._cause = self._cause or "the executor is closed"

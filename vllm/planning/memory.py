@@ -9,6 +9,7 @@ from vllm.parts.ffn import MLP, MoE
 from vllm.parts.foreign import Foreign
 from vllm.parts.tensors import TensorSpec, num_parameters, stage_tensors
 from vllm.protocol.plan import Stored
+from vllm.protocol.sizes import TOTALS
 from vllm.quantization.forms import LINEARS, forms
 from vllm.quantization.read import METHODS
 
@@ -89,6 +90,8 @@ def _input(block: Block, tp_size: int) -> int:
 
 _SLICE = 512
 """Lines of logits at most where a prompt's log-probabilities are made."""
+_LONGS = 8
+"""Numbers that a token of a recorded step is described by, with six groups of the cache."""
 _WORKSPACE = 128 << 20
 """What libraries keep for themselves on a GPU."""
 
@@ -99,9 +102,13 @@ def gpu_step_bytes(decoder: Network, dtype: str, num_tokens: int, num_seqs: int,
     # why: 16 bytes a logit: as it comes, in float32, a copy that options leave alone, and its sum of exponents
     step = activation_bytes(decoder, dtype, num_tokens, 2 * lines, tp_size) + _WORKSPACE
     recorded = min(_SLICE, num_seqs * 4 // 3 + 8)
-    graph = activation_bytes(decoder, dtype, recorded, recorded, tp_size) + _WORKSPACE
+    graph = max(
+        activation_bytes(decoder, dtype, recorded, recorded, tp_size),
+        activation_bytes(decoder, dtype, TOTALS[-1], 0, tp_size),
+    )
     kept = (num_seqs + 1) * decoder.vocab * 2 + (max(4, num_seqs // 8) + 1 + recorded) * decoder.vocab * 4
-    return step, graph, kept
+    kept += TOTALS[-1] * (decoder.hidden * ITEMSIZE[dtype] + 8 * _LONGS)
+    return step, graph + _WORKSPACE, kept
 
 
 def _widest(block: Block, tp_size: int) -> int:

@@ -89,6 +89,7 @@ def _resolve(
     most = longest_in(kv)
     scheduler = fit_context(args, scheduler, kv, most, chosen)
     scheduler = with_pace(scheduler, Work(decoder, size, tp), device, is_watched, chosen)
+    scheduler = replace(scheduler, fills_sizes=is_watched and graph > 0)
     worker = WorkerPlan(
         device="cpu" if device.kind == "cpu" else "cuda:0",
         dtype=dtype,

@@ -16,6 +16,11 @@ class Executor(Protocol):
         """Result of the oldest plan in flight; waits for it."""
         ...
 
+    def prepare(self) -> tuple[int, float] | None:
+        """Nobody waits: do a piece of what makes later steps faster, and say how long a step took that was tried for it
+        (tokens, seconds). None: nothing is left to do."""
+        ...
+
     def close(self) -> None:
         """Give every resource back; further calls are errors. Safe to call twice."""
         ...

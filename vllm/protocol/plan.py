@@ -30,6 +30,8 @@ class SchedulerPlan:
     """Predicted time of a step: this, and"""
     step_token_seconds: float = 0.0
     """this for each query token. Both are corrected by what steps really take."""
+    fills_sizes: bool = False
+    """Steps that the target cuts have the sizes of protocol/sizes.py, which the worker has recorded."""
 
 
 @dataclass(frozen=True, slots=True)

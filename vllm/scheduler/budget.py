@@ -12,6 +12,8 @@ Called by: scheduler, engine.
 
 from vllm.errors import ValidationError
 from vllm.protocol.plan import SchedulerPlan
+from vllm.protocol.sizes import TOTALS, lines_for
+from vllm.util.arith import cdiv
 
 LEAST_CHUNK = 16
 """Query tokens that prefill gets in a step whatever the target says, so that it gets on."""
@@ -32,8 +34,8 @@ class StepBudget:
         self.limits = limits
         self._base, self._each = limits.step_base_seconds, limits.step_token_seconds
 
-    def tokens(self, num_decoding: int, num_waiting: int) -> int:
-        """Most query tokens of the next step; `num_waiting` sequences still have a prompt to compute."""
+    def tokens(self, num_decoding: int, num_waiting: int, left: int = 0) -> int:
+        """Most query tokens of the next step; `num_waiting` sequences have `left` tokens of prompts to compute."""
         limits = self.limits
         most = limits.max_num_batched_tokens
         deep = num_waiting > max(FEW_WAITING, num_decoding // 4)
@@ -42,7 +44,18 @@ class StepBudget:
         decodes = num_decoding * self.usual_query(num_decoding)
         target = max(limits.step_seconds, STRETCH * (self._base + decodes * self._each))
         in_time = int((target - self._base) / self._each) if self._each > 0 else most
-        return min(most, max(in_time, decodes + LEAST_CHUNK))
+        wanted = min(most, max(in_time, decodes + LEAST_CHUNK))
+        return self._filled(decodes, wanted, left) if limits.fills_sizes else wanted
+
+    def _filled(self, decodes: int, wanted: int, left: int) -> int:
+        """The tokens of a recorded size: prompts take as few steps as `wanted` allows, and then the least for each."""
+        lines = lines_for(decodes)
+        rooms = [] if lines is None else [total - lines for total in TOTALS if total - lines >= LEAST_CHUNK]
+        if not rooms or decodes + rooms[0] > self.limits.max_num_batched_tokens:
+            return wanted
+        room = max([n for n in rooms if decodes + n <= wanted], default=rooms[0])
+        share = cdiv(left, max(1, cdiv(left, room)))
+        return decodes + next(n for n in rooms if n >= share)
 
     def usual_query(self, num_decoding: int) -> int:
         """Query tokens of a decode: the most a sequence can gain in a step, or fewer where the budget is small."""
@@ -56,9 +69,13 @@ class StepBudget:
         cap = self.limits.long_prefill_token_threshold
         return min(left, budget, cap) if cap > 0 else min(left, budget)
 
+    def expected(self, num_tokens: int) -> float:
+        """Seconds that a step of so many query tokens should take."""
+        return self._base + num_tokens * self._each
+
     def observe(self, num_tokens: int, seconds: float) -> None:
         """A step of `num_tokens` query tokens took `seconds` (0.0: not measured)."""
-        expected = self._base + num_tokens * self._each
+        expected = self.expected(num_tokens)
         if seconds > 0 and expected > 0:
             missed = min(_ODD, max(1 / _ODD, seconds / expected))
             share = self._base / expected

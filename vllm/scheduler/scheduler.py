@@ -158,7 +158,8 @@ class Scheduler:
         if self.policy.displaces:
             self._displace()
         usual = self.budget.usual_query(len(self.decoding))
-        budget = self.budget.tokens(len(self.decoding), len(self.waiting) + len(self.prefilling))
+        left = self.waiting.num_tokens + sum(len(seq.tokens) - seq.num_planned for seq in self.prefilling)
+        budget = self.budget.tokens(len(self.decoding), len(self.waiting) + len(self.prefilling), left)
         queries, chunks = self._make_room(step, usual, budget)
         due, self._copies = self._copies, []
         self._add_decodes(step, flight, usual, queries)

@@ -16,7 +16,6 @@ DECLARED = {
     "VLLM_CPU_KVCACHE_SPACE": "GiB of KV cache on the CPU; default from need and free memory",
     "VLLM_LOGGING_LEVEL": "DEBUG, INFO (default), WARNING or ERROR",
     "VLLM_PLATFORM": "cpu, cuda or rocm; default is the first one present",
-    "VLLM_RECORD_CHUNKS": "1 = GPU steps with chunks of prompts are graphs too (right on the CPU, never run on a GPU)",
     "VLLM_USE_MODELSCOPE": "1 = model ids are fetched from ModelScope",
 }
 

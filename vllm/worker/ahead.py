@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -27,12 +29,12 @@ from vllm.ops.table import Kernels
 from vllm.platforms.base import Fetched, platform_of
 from vllm.protocol.kv import KVPlan
 from vllm.protocol.plan import WorkerPlan
+from vllm.protocol.sizes import DECODES
 from vllm.protocol.step import RowOpen, StepPlan, StepResult, TokenLogprobs
 from vllm.sampling.lines import Head, Lines, Stage
 from vllm.sampling.sampler import NO_TOKEN, NOTHING_LEFT
 from vllm.sampling.stages.min_tokens import held_ids
-from vllm.util import env
-from vllm.worker.batch import gather, send_all
+from vllm.worker.batch import gather, idle_batch, send_all
 from vllm.worker.board import Watch
 from vllm.worker.graphs import BUCKETS, Decodes, End
 from vllm.worker.mixed import Mixed
@@ -42,6 +44,8 @@ from vllm.worker.runner import Runner
 
 _EMPTY = np.zeros(0, np.int64)
 _UNKNOWN = -1
+_MANY = 2048
+"""Tokens of a step that is tried before the first request comes, where the limits allow so many."""
 
 
 @dataclass(slots=True)
@@ -78,17 +82,17 @@ class AheadRunner(Runner):
         kv_plan: KVPlan,
         extra_stages: Iterable[Stage | Head] = (),
         record: bool = True,
-        record_chunks: bool | None = None,
     ) -> None:
-        """`record`: decode steps become graphs; `record_chunks`: also those with chunks of prompts beside them."""
+        """`record`: decode steps and those with a few chunks of prompts beside them become graphs."""
         super().__init__(model, slabs, ops, worker_plan, kv_plan, extra_stages=extra_stages)
         with torch.inference_mode():
             mode = worker_plan.logprobs_mode
             self._resident = Resident(self.rows, self._device, BUCKETS[-1], model.vocab, mode)
             max_len = worker_plan.max_model_len
             self._decodes = Decodes(model, ops, self._resident, self._device, max_len, record)
-        chunks = record and (env.flag("VLLM_RECORD_CHUNKS") if record_chunks is None else record_chunks)
-        self._mixed = Mixed(model, self.rows, self._device, max_len) if chunks else None
+        with torch.inference_mode():
+            self._mixed = Mixed(model, self.rows, self._resident, self._device, max_len) if record else None
+        self._unprepared = self._sizes()
         self._ops, self._platform = ops, platform_of(self._device)
         self._options = self._resident.options
         self._flights: deque[Flight] = deque()
@@ -136,6 +140,46 @@ class AheadRunner(Runner):
             out.tokens[n] = []
         out.seconds = seconds
         return out
+
+    @torch.inference_mode()
+    def prepare(self) -> tuple[int, float] | None:
+        """See `Runner`: record the next size of step."""
+        assert not self._flights, "there are steps to wait for"
+        for num_tokens, record in self._unprepared:
+            seconds = record()
+            if seconds is not None:
+                return num_tokens, seconds
+        return None
+
+    def _sizes(self) -> Iterator[tuple[int, Callable[[], float | None]]]:
+        """(tokens, how it is recorded) of all steps that may be, those first that are needed first."""
+        if self._mixed is None:
+            return
+        buckets, mixed = self._decodes.buckets, self._mixed.sizes
+        many = min(_MANY, self._max_tokens, self.rows.max_model_len)
+        for decodes in (0, 3):
+            if many > decodes:
+                yield many, partial(self._launch, np.array([1] * decodes + [many - decodes]))
+        for low, most in pairwise((0, *DECODES, BUCKETS[-1])):
+            for bucket in buckets:
+                if low < bucket <= most:
+                    yield bucket, partial(self._prepare_decodes, bucket)
+            for lines, total in mixed:
+                if lines == most:
+                    yield total, partial(self._mixed.prepare, lines, total)
+
+    def _launch(self, num_query: np.ndarray) -> float:
+        """A step of idle tokens that is not recorded: which compiles kernels for many. Its time means little."""
+        (only,) = send_all([np.zeros(self._together, np.int64)], self._device)
+        self.model(idle_batch(self.rows, num_query, self._device), only=only)
+        self._platform.synchronize(self._device.index or 0)
+        return 0.0
+
+    def _prepare_decodes(self, bucket: int) -> float | None:
+        idle, ones = np.full(bucket, self._resident.idle), np.ones(bucket, np.int64)
+        hidden = torch.zeros(bucket, self.model.hidden_size, dtype=self.model.dtype, device=self._device)
+        self._choose_now(self.model.logits(hidden), idle, ones, Flight(StepResult(-1), 0.0))
+        return self._decodes.prepare(bucket)
 
     def _seconds(self, flight: Flight) -> float:
         """How long the device was busy with a step that has landed; 0.0 where nobody saw it begin or end."""
@@ -216,8 +260,13 @@ class AheadRunner(Runner):
             return
         rows, lens, o = np.array(picked.rows), np.array(picked.lens), self._options
         plain = all(them.isdisjoint(picked.rows) for them in (o.hosted, o.asking, o.reported.keys()))
+        # why: kernels are compiled for the numbers of lines that recorded steps have
+        idle = (self._decodes.bucket(len(rows)) or len(rows)) - len(rows) if plain else 0
+        named, upto = _with(rows, self._resident.idle, idle), _with(lens, 1, idle)
+        if idle:
+            states = states[send_all([_with(np.arange(len(rows)), 0, idle)], self._device)[0]]
         logits = self.model.logits(states, wide=not plain)
-        self._fly(flight, rows, lens, self._choose_now(logits, rows, lens, flight))
+        self._fly(flight, rows, lens, self._choose_now(logits, named, upto, flight)[: len(rows)])
 
     def _fill_unknown(self, token_ids: torch.Tensor, planned: np.ndarray, num_query: np.ndarray) -> None:
         """Tokens that only the device knows; each is the only one of its row."""
@@ -285,3 +334,7 @@ class AheadRunner(Runner):
             flight.failed.setdefault(n, NOTHING_LEFT)
         same = (known.seq_ids[rows] == flight.seq_ids) & (known.epochs[rows] == flight.epochs)
         known.tokens[rows[same], flight.lens[same]] = flight.tokens[same]
+
+
+def _with(x: np.ndarray, value: int, times: int) -> np.ndarray:
+    return np.concatenate((x, np.full(times, value, x.dtype)))

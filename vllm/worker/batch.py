@@ -58,6 +58,31 @@ def gather(rows: Rows, planned: np.ndarray, num_query: np.ndarray, device: torch
     )
 
 
+def idle_batch(rows: Rows, num_query: np.ndarray, device: torch.device) -> Batch:
+    """As many sequences of so many tokens, of which nothing is read or kept."""
+    starts = np.zeros(len(num_query) + 1, np.int32)
+    np.cumsum(num_query, out=starts[1:])
+    total, most = int(starts[-1]), int(num_query.max())
+    positions = np.arange(total) - np.repeat(starts[:-1], num_query)
+    tables = [np.zeros((len(num_query), cdiv(most, size)), np.int32) for size in rows.block_sizes]
+    ids, at, query_start, lens, *there = send_all(
+        [np.zeros(total, np.int64), positions, starts, num_query.astype(np.int32), *tables], device
+    )
+    return Batch(
+        token_ids=ids,
+        positions=at,
+        query_start=query_start,
+        seq_lens=lens,
+        groups=[GroupBatch(ids, table, size) for table, size in zip(there, rows.block_sizes, strict=True)],
+        num_tokens=total,
+        num_seqs=len(num_query),
+        max_query_len=most,
+        max_seq_len=most,
+        query_lens=num_query.tolist(),
+        host_seq_lens=num_query.tolist(),
+    )
+
+
 def _group(
     rows: Rows, group: int, planned: np.ndarray, row_of: np.ndarray, positions: np.ndarray, max_seq_len: int
 ) -> tuple[np.ndarray, np.ndarray]:

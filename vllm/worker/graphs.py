@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
 
+import numpy as np
 import torch
 
 from vllm.layers.build import Model
@@ -19,6 +20,7 @@ from vllm.ops.batch import Batch, GroupBatch
 from vllm.ops.rows import PLACES
 from vllm.ops.table import Kernels
 from vllm.platforms.base import platform_of
+from vllm.util.clock import SYSTEM
 from vllm.util.log import get_logger
 from vllm.worker.board import Board
 from vllm.worker.resident import Resident
@@ -57,6 +59,12 @@ class Decodes:
         """Where steps that end in `PICK` also tell their tokens."""
         self._telling = replace(resident.state, told=told)
 
+    @property
+    def buckets(self) -> list[int]:
+        """All numbers of lines that the rows may need."""
+        most = self.bucket(self._resident.idle) or BUCKETS[-1]
+        return [b for b in BUCKETS if b <= most]
+
     def bucket(self, num: int) -> int | None:
         """Lines of the step that `num` rows take; None when they are too many."""
         if not self._record:
@@ -75,6 +83,19 @@ class Decodes:
             return self._step(self._resident.lines[:bucket], end, lens)
         found[0]()
         return found[1]
+
+    def prepare(self, bucket: int) -> float | None:
+        """Record the step of this bucket with idle lines, and time it; None where that has been done or cannot be."""
+        if not self._record or (bucket, End.PICK) in self._graphs or self._capture(bucket, End.PICK) is None:
+            return None
+        platform, index = platform_of(self._device), self._device.index or 0
+        self._resident.name(np.zeros(0, np.int64), bucket)
+        self._resident.flush()
+        platform.synchronize(index)
+        began = SYSTEM.monotonic()
+        self._graphs[bucket, End.PICK][0]()
+        platform.synchronize(index)
+        return SYSTEM.monotonic() - began
 
     def _capture(self, bucket: int, end: End) -> tuple[Callable[[], None], torch.Tensor] | None:
         lines, idle = self._resident.lines[:bucket], self._idle[:bucket]

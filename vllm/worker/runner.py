@@ -74,6 +74,11 @@ class Runner:
         """Result of the oldest plan not yet collected."""
         return self._results.popleft()
 
+    def prepare(self) -> tuple[int, float] | None:
+        """With no step in flight: make one size of step ready, and say how long (tokens, seconds) one takes. None when
+        there is nothing left to make ready."""
+        return None
+
     @torch.inference_mode()
     def step(self, plan: StepPlan) -> StepResult:
         """Carry out one plan."""

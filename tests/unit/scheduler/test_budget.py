@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from vllm.protocol.plan import SchedulerPlan
+from vllm.protocol.sizes import TOTALS, lines_for
 from vllm.scheduler.budget import LEAST_CHUNK, StepBudget
 
 LIMITS = SchedulerPlan(
@@ -65,3 +66,30 @@ def test_one_odd_step_does_not_decide() -> None:
 def test_speculation_gives_way_to_a_small_budget() -> None:
     budget = StepBudget(replace(LIMITS, max_num_batched_tokens=100, max_tokens_per_step=4))
     assert [budget.usual_query(n) for n in (0, 10, 30, 64)] == [4, 4, 3, 1]
+
+
+FILLS = replace(LIMITS, fills_sizes=True, step_seconds=0.02, step_base_seconds=0.005, step_token_seconds=2e-5)
+
+
+def test_steps_beside_streams_have_the_sizes_that_are_recorded() -> None:
+    """Whatever waits: decodes with their idle lines and the chunk are together a size, and the target holds."""
+    budget = StepBudget(FILLS)
+    for decodes in (1, 8, 9, 32, 33, 200):
+        lines = lines_for(decodes)
+        assert lines is not None and lines >= decodes
+        for left in (1, 60, 400, 520, 1024, 5000):
+            chunk = budget.tokens(decodes, 1, left) - decodes
+            assert lines + chunk in TOTALS and chunk >= LEAST_CHUNK
+            assert lines + chunk <= 740 or chunk == min(n - lines for n in TOTALS if n - lines >= LEAST_CHUNK)
+    assert budget.tokens(0, 1, 1024) == 2048, "nobody to disturb"
+    assert lines_for(300) is None, "no recording has so many decodes"
+    assert budget.tokens(300, 1, 1024) == int((2 * (0.005 + 300 * 2e-5) - 0.005) / 2e-5)
+
+
+def test_a_prompt_is_cut_into_as_few_and_as_small_steps_as_can_be() -> None:
+    budget = StepBudget(FILLS)
+    assert budget.tokens(5, 1, 1024) == 5 + 640 - 8, "two steps of 640 at most,"
+    assert budget.tokens(5, 1, 1024 - 632) == 5 + 480 - 8, "and for what is left a smaller one is enough"
+    assert budget.tokens(5, 1, 700) == 5 + 384 - 8, "halves, not most of it and a rest"
+    assert budget.tokens(5, 1, 20) == 5 + 64 - 8
+    assert StepBudget(replace(FILLS, max_num_batched_tokens=64)).tokens(33, 1, 500) == 64, "a small budget is kept"

@@ -69,9 +69,7 @@ def make_engine(
     )  # fmt: skip
     runner = make_runner(decoder, on_device(random_weights(decoder)), worker, kv_plan)
     if ahead:
-        runner = AheadRunner(
-            runner.model, runner.slabs, runner.sampler._ops, worker, kv_plan, record=record, record_chunks=record
-        )
+        runner = AheadRunner(runner.model, runner.slabs, runner.sampler._ops, worker, kv_plan, record=record)
         runner._together = 3  # why: a device's 256 lines would be all of these small steps
     else:
         runner = Runner(runner.model, runner.slabs, runner.sampler._ops, worker, kv_plan)
@@ -257,3 +255,23 @@ def test_log_probabilities_come_without_waiting_and_are_the_same():
             if want is not None:
                 assert want.ids == got.ids and want.ranks == got.ranks
                 assert max(abs(a - b) for a, b in zip(want.values, got.values, strict=True)) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["plain", "windows"])
+def test_what_is_made_ready_while_nobody_waits_changes_no_token(name):
+    """Sizes of steps are recorded between two rounds of the same requests; cached prefixes are not written to."""
+    requests = requests_of(5, True)
+    want = run(make_engine(name, 400, 512, 16, ahead=False), requests)
+    engine = make_engine(name, 400, 64, 6, ahead=True)
+    assert engine.prepare(), "before the first request"
+    assert run(engine, requests) == want
+    rounds = 0
+    while engine.prepare():
+        rounds += 1
+    runner = engine._executor.runner
+    recorded = len(runner._decodes._graphs), len(runner._mixed._made)
+    assert rounds > 0 and len(runner._decodes.buckets) <= recorded[0] and len(runner._mixed.sizes) == recorded[1]
+    hits = engine.kv.num_hit
+    assert run(engine, requests) == want and engine.kv.num_hit > hits
+    assert (len(runner._decodes._graphs), len(runner._mixed._made)) == recorded, "nothing was left to record"
+    assert not engine.prepare()
