@@ -9,8 +9,10 @@ until a prompt could be given. Prints a table, then one JSON line per case and e
 """
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -127,8 +129,9 @@ class Engine:
         command += ["--quantization", quantization, "--rival-dtype", dtype]
         self.name, self.best = name, dict[str, dict[str, float]]()
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=variables
-        )
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=variables,
+            start_new_session=True,
+        )  # fmt: skip
         self.ready = self._answer()
 
     def _answer(self) -> float:
@@ -164,7 +167,8 @@ class Engine:
         return {name: round(rate, 1) for name, rate in found.items()}
 
     def close(self) -> None:
-        self._process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # why: the peer's workers outlive its first process
         self._process.wait()
 
 
