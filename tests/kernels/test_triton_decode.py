@@ -5,11 +5,13 @@ import torch
 
 from tests.kernels.test_cpu_attention import Paged
 from tests.kernels.test_triton_attention import moved, on_device
-from tests.kernels.triton_here import DEVICE, DTYPES
+from tests.kernels.triton_here import DEVICE, DTYPES, HAS_GPU
 from vllm.ops.attention import write_kv
 from vllm.ops.heads import HeadsShape
 from vllm.ops.heads_attention import heads_attention
-from vllm.ops.triton.decode import heads_attention_triton, num_shares
+from vllm.ops.triton import decode
+from vllm.ops.triton.decode import heads_attention_triton
+from vllm.ops.triton.decode_ways import Way, way_of
 
 pytestmark = [pytest.mark.gpu_too, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 CASES = (
@@ -19,12 +21,16 @@ CASES = (
     ((32, (14, 2, 64, 64), (1, 1), (64, 327), 100, None, False), False, 32, None, True),
     ((64, (4, 2, 32, 32), (1, 1, 1), (40, 200, 3), 17, 5.0, True), True, 16, 1.0, False),
     ((16, (4, 4, 80, 80), (1,), (37,), None, None, False), True, 0, None, False),
+    ((16, (4, 2, 32, 32), (1, 1), (0, 65), 1, None, False), False, 16, None, False),
 )
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_agrees_with_the_references(case, dtype):
+@pytest.mark.parametrize("way", [Way(3, 2, False, 5), Way(7, 1, True, 3), None][: 2 + HAS_GPU], ids=str)
+def test_agrees_with_the_references(case, dtype, way, monkeypatch):
+    if way is not None:
+        monkeypatch.setattr(decode, "way_of", lambda heads, tiles: way)
     torch.manual_seed(0)
     paged, normed, turned, clip, interleaved = case
     p = on_device(Paged(paged, dtype, garbage=0))
@@ -61,6 +67,8 @@ def fill(p: Paged, tokens: list[torch.Tensor], group) -> None:
     values[slots // p.P, :, slots % p.P] = tokens[2].to(DEVICE)
 
 
-def test_shares():
-    assert num_shares(1, 8, 64) == 32 and num_shares(32, 8, 64) == 4 and num_shares(256, 8, 64) == 1
-    assert num_shares(1, 8, 3) == 4
+def test_a_way_for_every_number_of_heads():
+    for heads in (1, 8, 100, 256, 4096, 100_000):
+        for tiles in (1, 3, 64, 2048):
+            way = way_of(heads, tiles)
+            assert 1 <= way.shares <= tiles and way.least >= 1 and way.stages >= 2

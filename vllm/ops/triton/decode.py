@@ -3,8 +3,8 @@
     program (sequence, kv head, share of the cache): norms and turns its queries; the one that reads the newest slot
     does so with the key and writes key and value before it reads; the last of a head to finish joins the shares
 
-A share is a run of tiles of TP keys, a part of a block or several. Sequences get as many shares as keep the device
-busy. Cache layout: `attention.py`. Called by: layers.
+A share is a run of tiles of TP keys, a part of a block or several; how many of them: `decode_ways.py`. Cache layout:
+`attention.py`. Called by: layers.
 """
 
 import torch
@@ -18,22 +18,13 @@ from vllm.ops.heads_attention import heads_attention
 from vllm.ops.table import Target
 from vllm.ops.triton.attention import PagedCache, _scores, _Sizes
 from vllm.ops.triton.chain import CHAINED, behind, lead, tickets
+from vllm.ops.triton.decode_ways import way_of
 from vllm.ops.triton.prefill import in_powers
 
 _MIN_ROWS = 16
 """Fewest rows of a tensor-core product."""
-_PROGRAMS = 132 * 8
-"""Programs that keep an H100 or H200 busy while they wait for memory."""
-_MOST_SHARES = 32
 _TILE = 64
 """Keys of a tile, where they are small enough."""
-
-
-def _reads_ahead(heads: int, shares: int) -> bool:
-    """Whether the first tile of so many heads may take registers while the projections are made."""
-    # why: of such programs three fit on a processor and of the others five, and a last wave that is nearly empty costs
-    # as much as a whole one; measured, see docs/performance.md
-    return shares > 1 and (heads <= 16 or 96 <= heads <= 128)
 
 
 @triton.jit
@@ -89,20 +80,19 @@ def _read(query, keys, values, seen, top, total, acc, scale, softcap, SOFTCAP: t
     return new, total, acc
 
 
-@triton.jit(do_not_specialize=["table_stride"])
+@triton.jit(do_not_specialize=["table_stride", "shares", "least"])
 def _attend(qkv, q_norm, k_norm, cos, sin, slots, cache, table, seq_lens, sinks, part, maxes, sums, tickets, out,
-            stride, table_stride, block_stride, scale, softcap, eps, clip, KV: tl.constexpr, G: tl.constexpr,
-            ROWS: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, P: tl.constexpr, TP: tl.constexpr,
-            SHARES: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
-            SINKS: tl.constexpr, NORM: tl.constexpr, CLIP: tl.constexpr, R: tl.constexpr, INTERLEAVED: tl.constexpr,
-            STAGES: tl.constexpr, AHEAD: tl.constexpr):  # fmt: skip
+            stride, table_stride, block_stride, shares, least, scale, softcap, eps, clip, KV: tl.constexpr,
+            G: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, P: tl.constexpr, TP: tl.constexpr,
+            WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, SINKS: tl.constexpr, NORM: tl.constexpr, CLIP: tl.constexpr,
+            R: tl.constexpr, INTERLEAVED: tl.constexpr, STAGES: tl.constexpr, AHEAD: tl.constexpr):  # fmt: skip
     seq, head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     lead()
     seq_len = tl.load(seq_lens + seq)
     old = seq_len - 1  # keys that the cache holds; the newest one is taken from the projections
     lowest = tl.maximum(0, seq_len - WINDOW) if WINDOW else 0
     first, last = lowest // TP, tl.maximum(1, tl.cdiv(old, TP))
-    share = tl.maximum(1, tl.cdiv(last - first, SHARES))
+    share = tl.maximum(least, tl.cdiv(last - first, shares))
     active = tl.maximum(1, tl.cdiv(last - first, share))
     if split >= active:
         return
@@ -161,7 +151,7 @@ def _attend(qkv, q_norm, k_norm, cos, sin, slots, cache, table, seq_lens, sinks,
         top, total, acc = _read(query, keys, values, seen, top, total, acc, scale, softcap, SOFTCAP)
     inside = real[:, None] & (d[None, :] < D)
     if active > 1:
-        start = (seq * KV + head) * SHARES
+        start = (seq * KV + head) * shares
         spot = (start + split) * G + rows
         tl.store(part + spot[:, None] * D + d[None, :], acc, inside)
         tl.store(maxes + spot, top, real)
@@ -224,12 +214,6 @@ def _can(target: Target) -> bool:
     return target.device == "cuda" and target.capability >= (7, 0) and not target.deterministic
 
 
-def num_shares(num_seqs: int, kv_heads: int, tiles: int) -> int:
-    """Shares that a sequence's tiles are read in: enough programs to fill the device, none without a tile."""
-    wanted = max(1, _PROGRAMS // max(1, num_seqs * kv_heads))
-    return min(_MOST_SHARES, triton.next_power_of_2(wanted), triton.next_power_of_2(max(1, tiles)))
-
-
 @heads_attention.kernel("triton", when=_can)
 def heads_attention_triton(
     qkv_TJ: torch.Tensor,
@@ -250,7 +234,8 @@ def heads_attention_triton(
         cache.flat,
     )
     tile = _TILE if z.dp <= 128 and qkv_TJ.itemsize == 2 else z.tp
-    shares = num_shares(seqs, z.kv, max(1, table.shape[1] * z.p // tile))
+    way = way_of(seqs * z.kv, max(1, table.shape[1] * z.p // tile))
+    shares = way.shares
     part = qkv_TJ.new_empty((seqs * z.kv * shares * z.g, z.d), dtype=torch.float32)
     maxes, sums = qkv_TJ.new_empty((2, seqs * z.kv * shares * z.g), dtype=torch.float32)
     out = qkv_TJ.new_empty(seqs, shape.heads, shape.dim)
@@ -258,13 +243,12 @@ def heads_attention_triton(
     q_norm, k_norm = (qkv_TJ if n is None else n for n in norms)
     cos, sin = (qkv_TJ if t is None else t for t in turns)
     turned = 0 if turns[0] is None else turns[0].shape[-1]
-    stages = 3 if shares > 1 else 5
     _attend[(seqs, z.kv, shares)](
         qkv_TJ, q_norm, k_norm, cos, sin, group.slot_mapping, flat, table, batch.seq_lens,
         maxes if sinks_H is None else sinks_H, part, maxes, sums, tickets(qkv_TJ.device, seqs * z.kv), out,
-        qkv_TJ.stride(0), table.stride(0), flat.stride(0), shape.scale, shape.softcap or 0.0, heads.eps,
-        heads.clip or 0.0, z.kv, z.g, rows, z.d, z.dp, z.p, tile, shares, shape.window or 0,
+        qkv_TJ.stride(0), table.stride(0), flat.stride(0), shares, way.least, shape.scale, shape.softcap or 0.0,
+        heads.eps, heads.clip or 0.0, z.kv, z.g, rows, z.d, z.dp, z.p, tile, shape.window or 0,
         shape.softcap is not None, sinks_H is not None, norms[0] is not None, heads.clip is not None, turned,
-        heads.interleaved, stages, _reads_ahead(seqs * z.kv, shares), num_warps=4, num_stages=stages, **CHAINED,
+        heads.interleaved, way.stages, way.ahead, num_warps=4, num_stages=way.stages, **CHAINED,
     )  # fmt: skip
     return out

@@ -1,0 +1,37 @@
+"""How decode attention is cut into programs, by the number of heads (sequences x kv heads) of a step.
+
+Written by `python -m benchmarks.tuning.decode` on an H200, but for `way_of` and the ends of the table. A sequence's
+tiles of keys are read in up to `shares` shares of `least` tiles or more, so that long ones have more programs and none
+does little. Called by: decode.
+"""
+
+from typing import NamedTuple
+
+
+class Way(NamedTuple):
+    """See the module. `ahead`: the first tile waits in registers while the projections are made."""
+
+    shares: int
+    least: int
+    ahead: bool
+    stages: int
+
+
+# most heads: way. why the last: in whole steps 1,024 heads of equal length took 15 us a layer more when they were cut
+# in two, which timing them alone did not show
+WAYS = {
+    16: Way(32, 1, True, 3),
+    48: Way(12, 1, True, 3),
+    96: Way(6, 1, True, 3),
+    160: Way(3, 1, True, 3),
+    224: Way(2, 1, True, 3),
+    384: Way(4, 12, True, 3),
+    768: Way(8, 6, False, 3),
+    1 << 30: Way(1, 1, False, 5),
+}  # fmt: skip
+
+
+def way_of(heads: int, tiles: int) -> Way:
+    """The way for so many heads, of sequences that have at most so many tiles."""
+    way = next(w for most, w in WAYS.items() if heads <= most)
+    return way._replace(shares=max(1, min(way.shares, tiles)))
