@@ -17,6 +17,7 @@ _HOME = {
     "AsyncLLMEngine": "vllm.entrypoints.async_llm",
     "AsyncEngineArgs": "vllm.config.args",
     "EngineArgs": "vllm.config.args",
+    "ModelRegistry": "vllm.entrypoints.registry",
     "PromptType": "vllm.inputs",
     "TextPrompt": "vllm.inputs",
     "TokensPrompt": "vllm.inputs",

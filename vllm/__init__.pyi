@@ -5,6 +5,7 @@ from vllm.config.args import EngineArgs as EngineArgs
 from vllm.entrypoints.async_llm import AsyncLLMEngine as AsyncLLMEngine
 from vllm.entrypoints.llm import LLM as LLM
 from vllm.entrypoints.offline import LLMEngine as LLMEngine
+from vllm.entrypoints.registry import ModelRegistry as ModelRegistry
 from vllm.inputs import PromptType as PromptType
 from vllm.inputs import TextPrompt as TextPrompt
 from vllm.inputs import TokensPrompt as TokensPrompt

@@ -9,11 +9,12 @@ Called by: entrypoints.
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vllm.config.objects import VllmConfig
 from vllm.engine.core import Engine
 from vllm.engine.deliver import MakeDecoder, TokenText
 from vllm.engine.folder import (
@@ -31,13 +32,16 @@ from vllm.features.pooling.host import Recipe, only, recipe_of
 from vllm.features.structured_output.compiler import Compiler
 from vllm.features.structured_output.host import GrammarCompiled, StructuredOutput
 from vllm.parts.checkpoint import Weights
+from vllm.parts.foreign import Foreign
 from vllm.parts.hf import HFConfig
 from vllm.planning.describe import Described, describe, read_config
 from vllm.planning.machine import cpu_facts
 from vllm.planning.plan import Plan
 from vllm.planning.resolve import resolve
+from vllm.planning.view import config_view
 from vllm.protocol.executor import Executor
 from vllm.protocol.facts import DeviceFacts
+from vllm.protocol.plan import LoadPlan
 from vllm.protocol.seams import Resource
 from vllm.util import env
 from vllm.util.arith import human_bytes
@@ -55,6 +59,7 @@ class Assembled:
     """A running engine and what the front needs beside it."""
 
     engine: Engine
+    workers: "Workers"
     intake: Intake
     plan: Plan
     tokenizer: Any
@@ -68,6 +73,10 @@ class Assembled:
     """Takes requests with a constraint; None without a tokenizer."""
     recipe: Recipe | None = None
     """Makes embeddings; None where the model generates."""
+    vllm_config: VllmConfig = field(default_factory=VllmConfig)
+    """The plan in vLLM's words."""
+    worker_extension: str = ""
+    """A class whose methods the worker gets."""
 
 
 def assemble(args: "EngineArgs", is_watched: bool = False) -> Assembled:
@@ -77,12 +86,14 @@ def assemble(args: "EngineArgs", is_watched: bool = False) -> Assembled:
     tokenizer = None if args.skip_tokenizer_init else load_tokenizer(args, folder)
     generation = generation_config(args, folder)
     words = {} if tokenizer is None else compiler_words(args, folder, described.decoder.vocab)
-    executor, resources = make_executor(plan, described, words)
+    workers = Workers(plan, described, words, args.logits_processors)
+    executor, resources = make_executor(workers)
     announce(plan)
     limits = Limits(described.decoder.vocab, plan.scheduler.max_model_len, args.max_logprobs)
     return Assembled(
         engine=Engine(plan.scheduler, plan.kv, executor, resources=resources),
-        intake=Intake(tokenizer, limits, generation, args.seed, only(recipe)),
+        workers=workers,
+        intake=Intake(tokenizer, limits, generation, args.seed, only(recipe), bool(args.logits_processors)),
         plan=plan,
         tokenizer=tokenizer,
         make_decoder=decoder_maker(tokenizer),
@@ -93,6 +104,8 @@ def assemble(args: "EngineArgs", is_watched: bool = False) -> Assembled:
         seed=args.seed,
         structured=StructuredOutput(tokenizer, words) if words else None,
         recipe=recipe,
+        vllm_config=config_view(plan, described),
+        worker_extension=args.worker_extension_cls or "",
     )
 
 
@@ -190,21 +203,53 @@ def device_facts() -> DeviceFacts:
     return cuda_facts() or cpu_facts()
 
 
-def make_executor(plan: Plan, described: Described, words: Mapping[str, Any]) -> tuple[Executor, list[Resource]]:
-    """Workers as the Plan says: in this process for one rank, else one process per rank; and what requests wait for.
+def make_executor(workers: "Workers") -> tuple[Executor, list[Resource]]:
+    """The first executor, and what requests wait for beside rows and blocks."""
+    return workers.make(), workers.resources()
 
-    `words` are those of a compiler of grammars; none where there is no tokenizer.
+
+class Workers:
+    """Makes executors as the Plan says: in this process for one rank, else one process per rank.
+
+    The first one is made at the start, others after sleep or with other weights. `words` are those of a compiler of
+    grammars, none without a tokenizer; `processors` are logits processors of the user's own: classes or their names.
     """
-    if plan.worker.tp_size * plan.worker.pp_size > 1:
-        from vllm.executor.processes import ProcessExecutor
 
-        config = described.config.raw()
-        return ProcessExecutor(plan.worker, plan.kv, plan.load, config, words), []
-    from vllm.executor.local import LocalExecutor
-    from vllm.features.pooling.device import PoolingHead
-    from vllm.features.structured_output.device import GrammarStage
+    def __init__(
+        self, plan: Plan, described: Described, words: Mapping[str, Any], processors: Sequence[Any] = ()
+    ) -> None:
+        self.plan, self.described, self._words = plan, described, words
+        self.is_foreign = isinstance(described.decoder, Foreign)
+        self.is_local = plan.worker.tp_size * plan.worker.pp_size == 1
+        self._compiler = Compiler(**words) if words and self.is_local else None
+        self.processors: tuple[Any, ...] = ()
+        if processors:
+            if not self.is_local:
+                raise RefusedError("logits_processors run in this process only; use one device for them.")
+            from vllm.sampling.custom import find_classes
 
-    compiler = Compiler(**words) if words else None
-    stages: list[Any] = [PoolingHead(), *([GrammarStage(compiler)] if compiler else [])]
-    executor = LocalExecutor(described.decoder, described.weights, plan.worker, plan.kv, plan.load, stages)
-    return executor, [GrammarCompiled(compiler)] if compiler else []
+            self.processors = tuple(find_classes(processors))
+
+    def make(self, load: LoadPlan | None = None, given: Mapping[str, Any] | None = None) -> Executor:
+        """An executor with the weights of `load` (default: the plan's), and `given` in place of some of them."""
+        plan, described = self.plan, self.described
+        load = load or plan.load
+        if not self.is_local:
+            from vllm.executor.processes import ProcessExecutor
+
+            assert not given, "weights are given to workers of this process only"
+            return ProcessExecutor(plan.worker, plan.kv, load, described.config.raw(), self._words)
+        from vllm.executor.local import LocalExecutor
+        from vllm.features.pooling.device import PoolingHead
+        from vllm.features.structured_output.device import GrammarStage
+
+        stages: list[Any] = [PoolingHead(), *([GrammarStage(self._compiler)] if self._compiler else [])]
+        if self.processors:
+            from vllm.sampling.custom import Custom
+
+            stages.append(Custom(self.processors, config_view(plan, described), plan.worker.device))
+        return LocalExecutor(described.decoder, described.weights, plan.worker, plan.kv, load, stages, given)
+
+    def resources(self) -> list[Resource]:
+        """What requests wait for beside rows and blocks."""
+        return [GrammarCompiled(self._compiler)] if self._compiler else []

@@ -11,23 +11,71 @@ import vllm
 
 FACADES = {
     "vllm.beam_search": {"BeamSearchOutput", "BeamSearchSequence"},
+    "vllm.benchmarks.latency": {"add_cli_args", "main"},
+    "vllm.benchmarks.serve": {"add_cli_args", "main"},
+    "vllm.benchmarks.startup": {"add_cli_args", "main"},
+    "vllm.benchmarks.throughput": {"add_cli_args", "main"},
+    "vllm.config": {"CompilationConfig", "KVTransferConfig", "PoolerConfig", "ProfilerConfig", "VllmConfig"},
+    "vllm.config.compilation": {"CUDAGraphMode", "CompilationConfig", "CompilationMode", "PassConfig"},
+    "vllm.config.kv_events": {"KVEventsConfig"},
+    "vllm.config.kv_transfer": {"KVTransferConfig"},
+    "vllm.config.pooler": {"PoolerConfig"},
+    "vllm.config.profiler": {"ProfilerConfig"},
+    "vllm.config.structured_outputs": {"StructuredOutputsConfig"},
+    "vllm.config.vllm": {"VllmConfig"},
+    "vllm.distributed": {"cleanup_dist_env_and_memory"},
+    "vllm.distributed.parallel_state": {"cleanup_dist_env_and_memory"},
     "vllm.engine.arg_utils": {"EngineArgs", "AsyncEngineArgs"},
     "vllm.engine.async_llm_engine": {"AsyncLLMEngine"},
     "vllm.engine.llm_engine": {"LLMEngine"},
-    "vllm.entrypoints.chat_utils": {"resolve_hf_chat_template"},
+    "vllm.entrypoints.chat_utils": {"load_chat_template", "resolve_hf_chat_template"},
+    "vllm.entrypoints.launcher": {"serve_http"},
+    "vllm.entrypoints.launchers.launcher": {"serve_http"},
+    "vllm.entrypoints.serve.utils.api_utils": {"with_cancellation"},
+    "vllm.entrypoints.utils": {"with_cancellation"},
+    "vllm.inputs.data": {"EmbedsPrompt", "PromptType", "TextPrompt", "TokensPrompt"},
     "vllm.logger": {"init_logger"},
     "vllm.logprobs": {"Logprob", "PromptLogprobs", "SampleLogprobs"},
     "vllm.lora.request": {"LoRARequest"},
+    "vllm.platforms": {"current_platform"},
+    "vllm.renderers.chat_utils": {"load_chat_template"},
     "vllm.renderers.hf": {"resolve_chat_template"},
     "vllm.sequence": {"Logprob", "RequestMetrics"},
-    "vllm.tokenizers": {"get_tokenizer"},
-    "vllm.transformers_utils.tokenizer": {"get_tokenizer"},
-    "vllm.utils": {"FlexibleArgumentParser", "get_open_port", "random_uuid"},
+    "vllm.tokenizers": {"TokenizerLike", "cached_get_tokenizer", "get_tokenizer"},
+    "vllm.transformers_utils.tokenizer": {"AnyTokenizer", "cached_get_tokenizer", "get_tokenizer"},
+    "vllm.usage.usage_lib": {"UsageContext"},
+    "vllm.utils": {"FlexibleArgumentParser", "get_ip", "get_open_port", "random_uuid"},
     "vllm.utils.argparse_utils": {"FlexibleArgumentParser"},
-    "vllm.utils.network_utils": {"get_open_port"},
+    "vllm.utils.network_utils": {"get_ip", "get_open_port"},
+    "vllm.utils.print_utils": {"print_embeddings"},
+    "vllm.utils.serial_utils": {"EMBED_DTYPES", "ENDIANNESS", "binary2tensor", "tensor2base64"},
+    "vllm.utils.system_utils": {"set_ulimit"},
     "vllm.v1.engine.async_llm": {"AsyncLLM"},
     "vllm.v1.engine.exceptions": {"EngineDeadError", "EngineGenerateError"},
     "vllm.v1.engine.llm_engine": {"LLMEngine"},
+    "vllm.v1.metrics.reader": {"Counter", "Gauge", "Histogram", "Metric", "Vector"},
+    "vllm.v1.sample.logits_processor": {"AdapterLogitsProcessor", "BatchUpdate", "LogitsProcessor"},
+    "vllm.v1.sample.logits_processor.builtin": {"process_dict_updates"},
+}
+ABSENT = {
+    "vllm.assets",
+    "vllm.compilation",
+    "vllm.distributed.device_communicators",
+    "vllm.distributed.kv_transfer",
+    "vllm.distributed.weight_transfer",
+    "vllm.forward_context",
+    "vllm.ir",
+    "vllm.model_executor",
+    "vllm.multimodal",
+    "vllm.reasoning",
+    "vllm.tool_parsers",
+    "vllm.utils.gpu_sync_debug",
+    "vllm.v1.core",
+    "vllm.v1.executor",
+    "vllm.v1.spec_decode",
+    "vllm.v1.structured_output",
+    "vllm.v1.watermarking",
+    "vllm.v1.worker",
 }
 ROOT = Path(vllm.__file__).parent
 
@@ -38,18 +86,27 @@ def module_name(file):
 
 
 def test_no_facade_is_missing_here():
-    users = {module_name(f) for f in ROOT.rglob("*.py") if "util.facade import" in f.read_text("utf-8")}
+    users = {module_name(f) for f in ROOT.rglob("*.py") if "util.facade import forward" in f.read_text("utf-8")}
     assert users == set(FACADES)
+    absent = {module_name(f) for f in ROOT.rglob("*.py") if "util.facade import absent" in f.read_text("utf-8")}
+    assert absent == ABSENT
 
 
 @pytest.mark.parametrize("name", sorted(FACADES))
 def test_facade(name):
     module = importlib.import_module(name)
-    assert len(Path(module.__file__).read_text("utf-8").splitlines()) <= 10
+    assert len(Path(module.__file__).read_text("utf-8").splitlines()) <= 13
     for attribute in FACADES[name]:
         assert getattr(module, attribute) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = module.nonsense
+
+
+@pytest.mark.parametrize("name", sorted(ABSENT))
+def test_what_is_not_here_says_so(name):
+    with pytest.raises(ImportError, match=rf"^{name} is not part of this implementation: .*\.$") as told:
+        importlib.import_module(f"{name}.something.deeper")
+    assert told.value.name == name
 
 
 def test_facades_import_nothing_heavy():
@@ -67,6 +124,56 @@ def test_they_are_the_real_things():
     with pytest.raises(ValueError, match="lora_int_id"):
         LoRARequest("a", 0, "/x")
     assert 1024 <= get_open_port() < 65536 and len(random_uuid()) == 32
+
+
+def test_configuration_objects_are_dicts():
+    from vllm import EngineArgs
+    from vllm.config import CompilationConfig, KVTransferConfig, PoolerConfig, StructuredOutputsConfig
+    from vllm.config.compilation import CompilationMode
+
+    config = CompilationConfig(mode=CompilationMode.NONE, cudagraph_capture_sizes=[1, 2])
+    assert config.mode == config["mode"] == 0 and repr(PoolerConfig(dimensions=8)) == "PoolerConfig(dimensions=8)"
+    with pytest.raises(AttributeError, match="holds mode, cudagraph_capture_sizes"):
+        _ = config.level
+    args = EngineArgs(
+        compilation_config=config,
+        pooler_config=PoolerConfig(pooling_type="MEAN"),
+        structured_outputs_config=StructuredOutputsConfig(backend="xgrammar"),
+    )
+    assert args.pooler_config == {"pooling_type": "MEAN"}
+    assert args.enable_lora is None and args.swap_space == 4 and args.create_engine_config().engine_args is args
+    with pytest.raises(AttributeError, match=r"Did you mean .max_model_len."):
+        _ = args.max_model_length
+    with pytest.raises(ValueError, match=r"kv_transfer_config=.*stay on the device"):
+        EngineArgs(kv_transfer_config=KVTransferConfig(kv_connector="X", kv_role="kv_both"))
+
+
+def test_odds_and_ends(capsys, monkeypatch):
+    import torch
+
+    import vllm.envs as envs
+    from vllm import ModelRegistry
+    from vllm.platforms import current_platform
+    from vllm.utils.network_utils import get_ip
+    from vllm.utils.print_utils import print_embeddings
+    from vllm.utils.serial_utils import ENDIANNESS, binary2tensor, tensor2base64
+
+    print_embeddings([0.5, 1.0, 2.0, 3.0, 4.0])
+    assert capsys.readouterr().out == "Embeddings: [0.5, 1.0, 2.0, 3.0, ...] (size=5)\n"
+    x = torch.tensor([1.5, -2.0, 3.25], dtype=torch.bfloat16)
+    assert tensor2base64(x)
+    data = bytes(x.view(torch.uint8).tolist())
+    assert binary2tensor(data, (3,), "bfloat16").tolist() == x.tolist()
+    other = ENDIANNESS[1] if __import__("sys").byteorder == "little" else ENDIANNESS[2]
+    swapped = b"".join(data[i : i + 2][::-1] for i in range(0, 6, 2))
+    assert binary2tensor(swapped, (-1,), "bfloat16", other).tolist() == x.tolist()
+    assert get_ip().count(".") == 3
+    monkeypatch.setenv("VLLM_PLATFORM", "cpu")
+    assert current_platform.is_cpu() and not current_platform.is_cuda() and current_platform.device_type == "cpu"
+    assert envs.VLLM_HTTP_TIMEOUT_KEEP_ALIVE == 5 and envs.VLLM_PLATFORM == "cpu"
+    assert "LlamaForCausalLM" in ModelRegistry.get_supported_archs()
+    with pytest.raises(ValueError, match=r"CONTRIBUTING\.md"):
+        ModelRegistry.register_model("Mine", object)
 
 
 def test_as_lm_eval_uses_them(tmp_path):

@@ -21,6 +21,7 @@ from typing import Any
 from vllm.config.cache import CacheArgs
 from vllm.config.compat import OTHERS, judge
 from vllm.config.model import ModelArgs
+from vllm.config.objects import ModelConfig, VllmConfig
 from vllm.config.observe import ObserveArgs
 from vllm.config.parallel import ParallelArgs
 from vllm.config.scheduler import SchedulerArgs
@@ -61,6 +62,17 @@ class EngineArgs(ObserveArgs, ParallelArgs, SchedulerArgs, CacheArgs, ModelArgs)
             object.__setattr__(self, f"_{name}", mine)
             for f in fields(section):
                 object.__setattr__(self, f.name, getattr(mine, f.name))
+
+    def __getattr__(self, name: str) -> Any:
+        """A word of vLLM's that is not ours: it was given nothing that asks for anything, or was ignored."""
+        if name in OTHERS:
+            return next(iter(OTHERS[name].harmless), None)
+        raise AttributeError(f"EngineArgs has no {name!r}.{nearest(name, [*_OURS, *OTHERS])}")
+
+    def create_engine_config(self, *_: Any, **__: Any) -> VllmConfig:
+        """What `from_vllm_config` takes. The plan itself is made with the engine: see its `vllm_config`."""
+        model = ModelConfig(model=self.model, tokenizer=self.tokenizer or self.model, max_model_len=self.max_model_len)
+        return VllmConfig(engine_args=self, model_config=model)
 
     def _section(self, name: str) -> Any:
         return self.__dict__[f"_{name}"]

@@ -97,11 +97,14 @@ _IGNORED: dict[str, dict[str, tuple[Any, ...]]] = {
         **_words("speculative_config spec_method spec_model spec_tokens speculative_model num_speculative_tokens"),
         **_words("speculative_draft_tensor_parallel_size speculative_disable_by_batch_size ngram_prompt_lookup_max"),
     },
+    "sleep() and wake_up() need no preparation": _words(
+        "enable_sleep_mode sleep_mode_offload_cudagraph sleep_preserve_parameter_names"
+    ),
     "logs are set with VLLM_LOGGING_LEVEL, and metrics are always the same": {
         **_words("logging_config log_config_file disable_log_requests show_hidden_metrics_for_version"),
         **_words("collect_detailed_traces kv_cache_metrics custom_histogram_buckets"),
         **_words("cudagraph_metrics enable_layerwise_nvtx_tracing enable_mfu_metrics enable_logging_iteration_details"),
-        **_words("jit_monitor_verbose aggregate_engine_logging profiler_config"),
+        **_words("jit_monitor_verbose aggregate_engine_logging"),
         "per_request_spec_decode_metrics": ("none",),
         "kv_cache_metrics_sample": (0.01,),
         "jit_monitor_mode": ("warn",),
@@ -139,10 +142,11 @@ _REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
     "use pooler_config": _words("override_pooler_config"),
     "images, audio and video are not in this version": _words(
         "allowed_local_media_path allowed_media_domains enable_mm_embeds media_io_kwargs mm_processor_kwargs "
-        "interleave_mm_strings enable_prompt_embeds"
+        "interleave_mm_strings"
     ),
+    "prompts given as embeddings are not in this version; give text or token ids": _words("enable_prompt_embeds"),
     "it would run other people's code inside the engine": {
-        **_words("logits_processors worker_extension_cls scheduler_cls model_class_overrides io_processor_plugin"),
+        **_words("scheduler_cls model_class_overrides io_processor_plugin"),
         **_words("reasoning_parser_plugin logits_processor_pattern"),
         "worker_cls": ("auto",),
     },
@@ -153,9 +157,7 @@ _REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
         "offload_num_in_group": (1,),
         "offload_prefetch_step": (1,),
     },
-    "sleep mode and weight updates are not in this version": _words(
-        "enable_sleep_mode sleep_mode_offload_cudagraph sleep_preserve_parameter_names weight_transfer_config"
-    ),
+    "weights do not come from other processes in this version": _words("weight_transfer_config"),
     "one host and one engine is what this version runs": {
         **_words("node_rank data_parallel_rank data_parallel_start_rank data_parallel_size_local"),
         **_words("data_parallel_address data_parallel_rpc_port data_parallel_hybrid_lb data_parallel_external_lb"),
@@ -172,6 +174,9 @@ _REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
     "say it in hf_overrides": _words("rope_scaling rope_theta hf_config_path"),
     "use max_num_seqs": _words("max_num_active_seqs"),
     "the checkpoint or quantization= says how weights are quantized": _words("quantization_config"),
+    "networks are read from config.json and safetensors, not from Mistral's own files": {
+        "config_format": ("auto", "hf"),
+    },
     "it would change the form of the answers, and is not in this version": {
         # why: with one backend, which of them is asked for changes nothing
         "structured_outputs_config": tuple({"backend": name} for name in ("auto", "guidance", "xgrammar", "outlines")),
@@ -182,7 +187,6 @@ _REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
         "mamba_cache_philox_rounds": (0,),
         "mamba_cache_dtype": ("auto",),
         "mamba_ssm_cache_dtype": ("auto",),
-        "config_format": ("auto", "hf"),
     },
 }
 
@@ -198,6 +202,8 @@ def _table() -> dict[str, Other]:
 
 
 OTHERS = _table()
+_NO_MATTER = {"structured_outputs_config": {"backend", "disable_fallback"}}
+"""Keys of a dict that only say by what means; there is one here."""
 
 
 def judge(given: dict[str, Any]) -> list[str]:
@@ -206,6 +212,8 @@ def judge(given: dict[str, Any]) -> list[str]:
     for name, value in given.items():
         other = OTHERS[name]
         if value is None or value is False or value in ("", [], {}, ()) or value in other.harmless:
+            continue
+        if name in _NO_MATTER and isinstance(value, dict) and value.keys() <= _NO_MATTER[name]:
             continue
         if value == 0 and not isinstance(value, bool) and not other.harmless:
             continue

@@ -61,11 +61,19 @@ class ModelArgs:
     )
     hf_token: Any = knob(None, "any", "token for the hub; True: the one stored by huggingface-cli login", repr=False)
     download_dir: str | None = knob(None, "str", "folder for downloads, when not the hub's own cache")
+    logits_processors: Any = knob(
+        (), "any", "logits processors for every request: classes, or package.module:Class; they run in the engine"
+    )
+    worker_extension_cls: str | None = knob(
+        None, "str", "package.module.Class whose methods collective_rpc may call; offline, on one device"
+    )
     load_format: str = knob("auto", "str", "kind of weight files; dummy: random weights", choices=LOAD_FORMATS)
     deterministic: bool = knob(False, "bool", "same request, same bits, whoever shares the batch")
 
     def __post_init__(self) -> None:
         settle(self)
+        given = self.logits_processors
+        object.__setattr__(self, "logits_processors", tuple(given) if isinstance(given, (list, tuple)) else (given,))
         if self.max_model_len == 0:
             raise ValidationError.of("max_model_len", 0, "at least 1, or -1 / 'auto' for the most that fits")
         if self.model is not None and not self.model.strip():

@@ -287,6 +287,28 @@ class Engine:
         """Forget every cached prefix; sequences that run are not disturbed."""
         self.kv.reset()
 
+    def vacate(self) -> None:
+        """Forget all that is in the cache. Sequences that run keep their tokens and will be computed again."""
+        while self._flights:
+            self._collect()
+        self.scheduler.preempt_all()
+        self.kv.retire(self.scheduler.last_step)
+        self.kv.reset()
+
+    def release(self) -> None:
+        """Close the executor, whose memory comes back; only after `vacate`. No step until `use`."""
+        assert not self._flights and not self.scheduler.running(), "the executor still holds sequences"
+        self._executor.close()
+
+    def use(self, executor: Executor) -> None:
+        """From now on another executor, with an empty cache, carries the plans. Only after `release`."""
+        self._executor = executor
+
+    @property
+    def executor(self) -> Executor:
+        """Who carries the plans now."""
+        return self._executor
+
     def check(self) -> None:
         """Count rows and blocks again; raises AssertionError where the books are wrong."""
         self.scheduler.check()

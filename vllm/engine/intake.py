@@ -67,6 +67,8 @@ class Intake:
     seed: int = 0
     only: tuple[str, str] = ("", "")
     """A feature that every request must carry, and what to say to one without it."""
+    reads_extra: bool = False
+    """A logits processor of the user's own may read `extra_args`."""
     _drawn: "itertools.count[int]" = field(default_factory=itertools.count, init=False)
     # why: a server takes long prompts in threads, and two of them must not draw the same seed
 
@@ -128,7 +130,7 @@ class Intake:
                 raise RefusedError(f"{name} is not supported yet.", field=name, value=getattr(params, name))
         if params.structured_outputs is not None and "structured_output" not in features:
             raise RefusedError("structured_outputs needs a tokenizer.", field="structured_outputs")
-        if params.extra_args:
+        if params.extra_args and not self.reads_extra:
             _log.warning("extra_args (%s): nothing reads them; they change no answer", ", ".join(params.extra_args))
         for name in ("watermarking", "flat_logprobs"):
             if getattr(params, name):

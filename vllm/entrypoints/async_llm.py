@@ -17,7 +17,7 @@ from typing import Any
 
 from vllm.config.args import EngineArgs
 from vllm.entrypoints.offline import LLMEngine
-from vllm.errors import EngineDeadError, EngineGenerateError, RefusedError
+from vllm.errors import EngineDeadError, EngineGenerateError, RefusedError, ValidationError
 from vllm.inputs import PromptType
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import SamplingParams
@@ -35,6 +35,9 @@ class AsyncLLM:
         self.tokenizer = engine.tokenizer
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._sinks: dict[str, _Sink] = {}  # the thread's own
+        self._held: list[Callable[[], None]] = []
+        """Requests that came while it was paused; the thread's own."""
+        self._is_paused = self._is_still = False
         self._cause: BaseException | None = None
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="vllm-engine", daemon=True)
@@ -99,9 +102,84 @@ class AsyncLLM:
         """What tools read of the model."""
         return self.model_config
 
-    async def reset_prefix_cache(self, *_: Any) -> bool:
-        """Forget every cached prefix; requests that run are not disturbed."""
-        return await self._ask(self.engine.reset_prefix_cache)  # type: ignore[no-any-return]
+    @classmethod
+    def from_vllm_config(cls, vllm_config: Any, *_: Any, **__: Any) -> AsyncLLM:
+        """An engine for what `EngineArgs.create_engine_config` made."""
+        return cls.from_engine_args(vllm_config.engine_args)
+
+    async def reset_prefix_cache(self, reset_running_requests: bool = False, reset_connector: bool = False) -> bool:
+        """Forget every cached prefix; requests that run are not disturbed, or (`reset_running_requests`) start anew."""
+        ask = self.engine.reset_prefix_cache
+        return await self._ask(lambda: ask(reset_running_requests, reset_connector))  # type: ignore[no-any-return]
+
+    async def pause_generation(
+        self, *, mode: str = "abort", wait_for_inflight_requests: bool = False, clear_cache: bool = True
+    ) -> None:
+        """Hold back new requests until `resume_generation`. What runs is ended ("abort", with finish_reason "abort"),
+        comes to its end first ("wait"), or stands still ("keep")."""
+        mode = "wait" if wait_for_inflight_requests else mode
+        if mode not in ("abort", "wait", "keep"):
+            raise ValidationError.of("mode", mode, "'abort', 'wait' or 'keep'")
+        await self._ask(lambda: self._pause(mode))
+        while mode != "keep" and await self._ask(self.engine.has_unfinished_requests):
+            await asyncio.sleep(0.005)
+        if clear_cache and mode != "keep":
+            await self.reset_prefix_cache()
+
+    async def resume_generation(self) -> None:
+        """Go on, with what was held back."""
+        await self._ask(self._resume)
+
+    async def is_paused(self) -> bool:
+        """Whether `resume_generation` must come first."""
+        return self._is_paused
+
+    async def sleep(self, level: int = 1, mode: str = "abort") -> None:
+        """Give back the memory of weights and cache until `wake_up`; see LLM.sleep."""
+        await self._ask(lambda: self._pause("abort" if mode == "abort" else "keep"))
+        while mode == "abort" and await self._ask(self.engine.has_unfinished_requests):
+            await asyncio.sleep(0.005)
+        await self._ask(lambda: self.engine.sleep(level, mode))
+
+    async def wake_up(self, tags: list[str] | None = None) -> None:
+        """Take the memory back, and go on."""
+        await self._ask(lambda: self.engine.wake_up(tags))
+        if not self.engine.is_sleeping():
+            await self._ask(self._resume)
+
+    async def is_sleeping(self) -> bool:
+        """Whether `wake_up` must come before the next request."""
+        return self.engine.is_sleeping()
+
+    async def collective_rpc(
+        self, method: Any, timeout: float | None = None, args: Any = (), kwargs: Any = None
+    ) -> list[Any]:
+        """See LLM.collective_rpc; between two steps."""
+        ask = self.engine.collective_rpc
+        return await self._ask(lambda: ask(method, timeout, args, kwargs))  # type: ignore[no-any-return]
+
+    async def start_profile(self, profile_prefix: str | None = None) -> None:
+        """Trace the engine's steps from now on; `profiler_config` says where to."""
+        await self._ask(lambda: self.engine.start_profile(profile_prefix))
+
+    async def stop_profile(self) -> None:
+        """Write the trace."""
+        await self._ask(self.engine.stop_profile)
+
+    async def get_supported_tasks(self) -> tuple[str, ...]:
+        """What this model can do here."""
+        return self.engine.get_supported_tasks()
+
+    async def get_vllm_config(self) -> Any:
+        """The plan in vLLM's words."""
+        return self.vllm_config
+
+    async def is_tracing_enabled(self) -> bool:
+        """Never: spans are the server's."""
+        return False
+
+    async def do_log_stats(self) -> None:
+        """Nothing: lines of throughput are the server's."""
 
     async def check_health(self) -> None:
         """Raises EngineDeadError when the engine has stopped."""
@@ -147,7 +225,16 @@ class AsyncLLM:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         self._check()
-        self._commands.put(lambda: loop.call_soon_threadsafe(answer.set_result, question()) and None)
+
+        def ask() -> None:
+            try:
+                found = question()
+            except Exception as error:  # why: a question that cannot be answered is its asker's to hear
+                loop.call_soon_threadsafe(answer.set_exception, error)
+            else:
+                loop.call_soon_threadsafe(answer.set_result, found)
+
+        self._commands.put(ask)
         return await answer
 
     # ---- the thread's side -------------------------------------------------------------------------------------------
@@ -156,7 +243,7 @@ class AsyncLLM:
         """Commands first, then a step while there is work; wait for a command while there is none."""
         try:
             while self._obey():
-                if self.engine.has_unfinished_requests():
+                if self._has_work():
                     self._step()
         except BaseException as error:
             self._cause = error
@@ -168,7 +255,7 @@ class AsyncLLM:
 
     def _obey(self) -> bool:
         """Run the commands that are there (waiting for one if idle); False when it is time to end."""
-        is_idle = not self.engine.has_unfinished_requests()
+        is_idle = not self._has_work()
         while True:
             try:
                 command = self._commands.get(block=is_idle)
@@ -177,7 +264,21 @@ class AsyncLLM:
             if command is None:
                 return False
             command()
-            is_idle = is_idle and not self.engine.has_unfinished_requests()
+            is_idle = is_idle and not self._has_work()
+
+    def _has_work(self) -> bool:
+        return self.engine.has_unfinished_requests() and not self._is_still
+
+    def _pause(self, mode: str) -> None:
+        self._is_paused, self._is_still = True, mode == "keep"
+        if mode == "abort":
+            self.engine.end_all()
+
+    def _resume(self) -> None:
+        self._is_paused = self._is_still = False
+        held, self._held = self._held, []
+        for add in held:
+            add()
 
     def _step(self) -> None:
         outputs, failed = self.engine.step_apart()
@@ -201,6 +302,9 @@ class AsyncLLM:
         options: dict[str, Any],
         sink: _Sink,
     ) -> None:
+        if self._is_paused and not self.engine.is_sleeping():
+            self._held.append(lambda: self._add(request_id, prompt, params, priority, options, sink))
+            return
         try:
             self.engine.add_request(request_id, prompt, params, priority=priority, **options)
         except Exception as error:  # why: whatever is wrong with a request is its caller's to hear

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from vllm.engine.core import Engine
 from vllm.engine.recorder import Recorder
 from vllm.engine.wire import Abort, Add, Beat, Command, Failed, Frames, Message, News, Peek, Ready, Refused, frame
-from vllm.errors import CapacityError
+from vllm.errors import CapacityError, RefusedError
 from vllm.protocol.executor import Executor
 from vllm.protocol.step import StepPlan, StepResult
 from vllm.util.arith import largest
@@ -164,15 +164,17 @@ def longest(engine: Engine) -> int:
 
 def build(words: dict[str, object]) -> tuple[Engine, Ready]:
     """The engine for these arguments, and what the front must know. Raises ValueError where it cannot be built."""
-    from vllm.assembly import announce, make_executor, make_plan
+    from vllm.assembly import Workers, announce, make_executor, make_plan
     from vllm.config.args import EngineArgs
     from vllm.engine.folder import compiler_words
     from vllm.features.pooling.host import only, recipe_of
 
     args = EngineArgs.from_mapping(words)
+    if args.worker_extension_cls:
+        raise RefusedError("worker_extension_cls: a server takes no calls into its worker; use LLM or AsyncLLM.")
     folder, described, plan = make_plan(args, is_watched=True)
     words = {} if args.skip_tokenizer_init else compiler_words(args, folder, described.decoder.vocab)
-    executor, resources = make_executor(plan, described, words)
+    executor, resources = make_executor(Workers(plan, described, words, args.logits_processors))
     engine = Engine(plan.scheduler, plan.kv, Fragile(executor), resources=resources)
     announce(plan)
     ready = Ready(

@@ -60,3 +60,16 @@ def get_open_port() -> int:
 def random_uuid() -> str:
     """32 random hexadecimal digits."""
     return uuid.uuid4().hex
+
+
+def load_chat_template(chat_template: str | Path | None, *, is_literal: bool = False) -> str | None:
+    """The text of a chat template: that of the file, or the template itself. Raises ValueError where it is neither."""
+    from vllm.errors import ValidationError
+
+    if chat_template is None or is_literal:
+        return None if chat_template is None else str(chat_template)
+    with contextlib.suppress(OSError):
+        return Path(chat_template).read_text("utf-8")
+    if not {"{", "}", "\n"} & set(str(chat_template)):
+        raise ValidationError.of("chat_template", str(chat_template), "a file, or a template with {{ }} in it")
+    return str(chat_template)

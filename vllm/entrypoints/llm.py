@@ -40,6 +40,7 @@ class LLM:
     def __init__(self, model: str | None = None, **kwargs: Any) -> None:
         from vllm.config.args import EngineArgs
 
+        kwargs.setdefault("disable_log_stats", True)  # why: counting costs time in every step, and few ask
         # why: the sentence says it all; frames of our insides above it would only hide it
         try:
             args = EngineArgs(model, **kwargs)
@@ -226,14 +227,62 @@ class LLM:
         """Refused: it needs a head that no supported model has."""
         raise RefusedError("classify: models with a head for classes are not supported yet; embed and score are.")
 
+    def reward(self, *_: Any, **__: Any) -> Any:
+        """Refused: it needs a head that no supported model has."""
+        raise RefusedError("reward: models with a head for rewards are not supported yet; embed and score are.")
+
     def _embedder(self) -> "Embedder":
         from vllm.entrypoints.embed import Embedder
 
         return Embedder(self.llm_engine, self._ids)
 
-    def reset_prefix_cache(self, *_: Any, **__: Any) -> bool:
+    def reset_prefix_cache(self, reset_running_requests: bool = False, reset_connector: bool = False) -> bool:
         """Forget every cached prefix."""
-        return self.llm_engine.reset_prefix_cache()
+        return self.llm_engine.reset_prefix_cache(reset_running_requests, reset_connector)
+
+    def sleep(self, level: int = 1, mode: str = "abort") -> None:
+        """Give back the memory of weights and cache until `wake_up`. Both levels read the weights again on waking."""
+        self.llm_engine.sleep(level, mode)
+
+    def wake_up(self, tags: Sequence[str] | None = None) -> None:
+        """Take the memory back: `weights`, `kv_cache`, or both (None)."""
+        self.llm_engine.wake_up(tags)
+
+    def collective_rpc(
+        self,
+        method: str | Callable[..., Any],
+        timeout: float | None = None,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> list[Any]:
+        """What the worker answers to a method of its own, or to a function that takes it first; one per worker."""
+        return self.llm_engine.collective_rpc(method, timeout, args, kwargs)
+
+    def apply_model(self, func: Callable[[Any], Any]) -> list[Any]:
+        """What `func` makes of the running network, one per worker."""
+        return self.llm_engine.apply_model(func)
+
+    def start_profile(self, profile_prefix: str | None = None) -> None:
+        """Trace the engine's steps from now on; `profiler_config` says where to."""
+        self.llm_engine.start_profile(profile_prefix)
+
+    def stop_profile(self) -> None:
+        """Write the trace."""
+        self.llm_engine.stop_profile()
+
+    def get_metrics(self) -> list[Any]:
+        """The counts that a server shows at /metrics; needs disable_log_stats=False."""
+        return self.llm_engine.get_metrics()
+
+    @property
+    def model_config(self) -> Any:
+        """What tools read of the model: max_model_len, dtype, vocabulary, config."""
+        return self.llm_engine.model_config
+
+    @property
+    def supported_tasks(self) -> tuple[str, ...]:
+        """What this model can do here."""
+        return self.llm_engine.get_supported_tasks()
 
     def _tokenizer(self) -> Any:
         tokenizer = self.get_tokenizer()

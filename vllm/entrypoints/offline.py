@@ -13,8 +13,11 @@ from vllm.assembly import Assembled, assemble
 from vllm.chat.template import shown_template
 from vllm.engine.deliver import Delivery
 from vllm.entrypoints.interrupt import between_steps
+from vllm.entrypoints.profile import Profile
+from vllm.entrypoints.readings import Counts
 from vllm.entrypoints.turn import ToolRules, Turn
-from vllm.errors import EngineDeadError, EngineGenerateError, RefusedError
+from vllm.entrypoints.upkeep import Upkeep
+from vllm.errors import EngineDeadError, EngineGenerateError, RefusedError, ValidationError
 from vllm.features.pooling.host import NOT_LOADED
 from vllm.formats.choose import choose
 from vllm.formats.format import Format
@@ -25,6 +28,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 if TYPE_CHECKING:
     from vllm.config.args import EngineArgs
+    from vllm.config.objects import ModelConfig
 
 
 class LLMEngine:
@@ -36,8 +40,13 @@ class LLMEngine:
         self._assembled: Assembled | None = assemble(args, is_watched)
         self._deliveries: dict[str, Delivery] = {}
         self.tokenizer = self._assembled.tokenizer
-        self.model_config = model_config_view(self._assembled)
-        self.vllm_config = SimpleNamespace(model_config=self.model_config, plan=self._assembled.plan)
+        self.vllm_config = self._assembled.vllm_config
+        self.vllm_config.model_config.update(model_config_view(self._assembled))
+        self.model_config = self.vllm_config.model_config
+        self.cache_config, self.scheduler_config = self.vllm_config.cache_config, self.vllm_config.scheduler_config
+        self.upkeep = Upkeep(self._assembled)
+        self._profile: Profile | None = None
+        self._counts = None if args.disable_log_stats else _counts(self._assembled, args)
 
     @classmethod
     def from_engine_args(cls, engine_args: "EngineArgs", *_: Any, **__: Any) -> "LLMEngine":
@@ -86,6 +95,9 @@ class LLMEngine:
     ) -> Delivery:
         """Check and tokenise one prompt without queueing it. `thinks`: the answer may begin with thoughts."""
         parts = self.assembled
+        self.upkeep.check_awake()
+        for one in parts.workers.processors:
+            one.validate_params(params)
         taken = parts.intake.take(
             request_id,
             prompt,
@@ -101,6 +113,7 @@ class LLMEngine:
     def take_pooling(self, request_id: str, prompt: TypedPrompt, params: PoolingParams) -> Delivery:
         """Check and tokenise a prompt that becomes an embedding: the delivery's `states`, once it has finished."""
         parts = self.assembled
+        self.upkeep.check_awake()
         if parts.recipe is None:
             raise RefusedError(NOT_LOADED)
         sampling, features = parts.recipe.take(params)
@@ -146,11 +159,15 @@ class LLMEngine:
         outputs: list[RequestOutput] = []
         failed: dict[str, str] = {}
         engine = self.assembled.engine
+        if self._deliveries:
+            self.upkeep.make_ready()
         for update in engine.step():
             delivery = self._deliveries.get(update.request_id)
             if delivery is None:
                 continue
             output, stopped = delivery.feed(update)
+            if self._counts is not None:
+                self._counts.on_update(delivery, update)
             if stopped:
                 engine.abort(update.request_id, update.index)
             if delivery.finished:
@@ -159,6 +176,8 @@ class LLMEngine:
                 failed[update.request_id] = delivery.error
             elif output is not None:
                 outputs.append(output)
+        if self._profile is not None:
+            self._profile.step()
         return outputs, failed
 
     def abort_request(self, request_ids: str | Iterable[str]) -> None:
@@ -166,6 +185,11 @@ class LLMEngine:
         for request_id in [request_ids] if isinstance(request_ids, str) else list(request_ids):
             if self._deliveries.pop(request_id, None) is not None:
                 self.assembled.engine.abort(request_id)
+
+    def end_all(self) -> None:
+        """End every request with finish_reason "abort"; their last outputs come with the next steps."""
+        for request_id in self._deliveries:
+            self.assembled.engine.abort(request_id)
 
     def has_unfinished_requests(self) -> bool:
         """Whether `step` has work left."""
@@ -179,14 +203,94 @@ class LLMEngine:
         """The model's tokenizer, None with skip_tokenizer_init."""
         return self.tokenizer
 
-    def get_model_config(self) -> SimpleNamespace:
+    def get_model_config(self) -> "ModelConfig":
         """What tools read of the model: max_model_len, dtype, vocabulary, config."""
         return self.model_config
 
-    def reset_prefix_cache(self) -> bool:
-        """Forget every cached prefix; requests that run are not disturbed. Always True."""
+    def reset_prefix_cache(self, reset_running_requests: bool = False, reset_connector: bool = False) -> bool:
+        """Forget every cached prefix. Requests that run go on, or (`reset_running_requests`) are computed again.
+
+        Always True: nothing holds a prefix that could not be forgotten.
+        """
+        del reset_connector  # why: there is no cache but this one
+        if reset_running_requests:
+            self.assembled.engine.vacate()
         self.assembled.engine.reset_prefix_cache()
         return True
+
+    def reset_mm_cache(self) -> None:
+        """Nothing: only text is read."""
+
+    def sleep(self, level: int = 1, mode: str = "abort") -> None:
+        """Give back the memory of weights and cache; `mode` "abort" ends what runs, "keep" goes on after waking."""
+        if mode not in ("abort", "keep"):
+            raise ValidationError.of("mode", mode, "'abort' or 'keep'")
+        if mode == "abort":
+            self.abort_request(list(self._deliveries))
+        self.upkeep.sleep(level)
+
+    def wake_up(self, tags: Sequence[str] | None = None) -> None:
+        """Take the memory back and read the weights again."""
+        self.upkeep.wake_up(tags)
+
+    def is_sleeping(self) -> bool:
+        """Whether `wake_up` must come before the next request."""
+        return self.upkeep.is_sleeping
+
+    def load_weights(self, weights: Iterable[tuple[str, Any]]) -> set[str]:
+        """New tensors, by their names in a checkpoint, from the next step on; sequences that run are computed again."""
+        return self.upkeep.load_weights(weights)
+
+    def collective_rpc(
+        self,
+        method: str | Callable[..., Any],
+        timeout: float | None = None,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> list[Any]:
+        """What the workers answer to a method of theirs, or to a function that takes the worker first."""
+        del timeout  # why: the worker is in this process, and its method is a call
+        return self.upkeep.rpc(method, args, kwargs)
+
+    def apply_model(self, func: Callable[[Any], Any]) -> list[Any]:
+        """What `func` makes of the network, per worker."""
+        return [self.upkeep.worker().apply_model(func)]
+
+    @property
+    def model_executor(self) -> SimpleNamespace:
+        """Where RL trainers look for the model: model_executor.driver_worker.model_runner.model.load_weights(...)."""
+        worker = self.upkeep.worker()
+        return SimpleNamespace(driver_worker=worker, collective_rpc=self.collective_rpc)
+
+    def start_profile(self, profile_prefix: str | None = None) -> None:
+        """Trace the steps from now on; see profiler_config."""
+        if self._profile is not None:
+            raise ValidationError("start_profile was called before; call stop_profile first.")
+        self._profile = Profile(self._args.profiler_config or {}, profile_prefix)
+
+    def stop_profile(self) -> None:
+        """Write the trace; its path is in the log."""
+        if self._profile is None:
+            raise ValidationError("stop_profile needs a start_profile before it.")
+        profile, self._profile = self._profile, None
+        profile.stop()
+
+    def get_metrics(self) -> list[Any]:
+        """The counts that a server shows at /metrics, as objects of vllm.v1.metrics.reader."""
+        if self._counts is None:
+            raise RefusedError("get_metrics needs disable_log_stats=False; an LLM does not count unless asked.")
+        return self._counts.read(self.assembled.engine.stats())
+
+    def do_log_stats(self) -> None:
+        """Nothing: lines of throughput are the server's."""
+
+    def get_supported_tasks(self) -> tuple[str, ...]:
+        """What `LLM` can do with this model."""
+        return ("generate",) if self.assembled.recipe is None else ("embed", "token_embed")
+
+    def add_lora(self, *_: Any) -> bool:
+        """Refused: there are no adapters."""
+        raise RefusedError("adapters are not supported yet.", field="lora_request")
 
     def close(self) -> None:
         """Give all memory back. Safe to call twice."""
@@ -228,22 +332,18 @@ def final_only(params: SamplingParams) -> SamplingParams:
     return params
 
 
-def model_config_view(parts: Assembled) -> SimpleNamespace:
-    """The attributes of vLLM's ModelConfig that tools read, as plain values."""
-    plan, hf = parts.plan, parts.hf_config
-    vocab = parts.intake.limits.vocab_size
-    return SimpleNamespace(
-        model=plan.load.path,
-        tokenizer=plan.load.path,
-        max_model_len=plan.scheduler.max_model_len,
-        dtype=plan.worker.dtype,
-        seed=parts.seed,
-        max_logprobs=plan.worker.max_logprobs,
-        hf_config=SimpleNamespace(**hf),
-        hf_text_config=SimpleNamespace(**(hf.get("text_config") or hf)),
-        generation_config=parts.generation_config,
-        is_encoder_decoder=False,
-        runner_type="generate" if parts.recipe is None else "pooling",
-        get_vocab_size=lambda: vocab,
-        get_diff_sampling_param=lambda: dict(parts.default_sampling),
-    )
+def _counts(parts: Assembled, args: "EngineArgs") -> Counts:
+    name = (args.served_model_name or (args.model or "builtin",))[0]
+    return Counts(parts.plan.kv.num_blocks, parts.plan.kv.groups[0].block_size, name)
+
+
+def model_config_view(parts: Assembled) -> dict[str, Any]:
+    """What tools read of vLLM's ModelConfig beside the plan, as plain values."""
+    return {
+        "seed": parts.seed,
+        "generation_config": parts.generation_config,
+        "is_encoder_decoder": False,
+        "is_multimodal_model": False,
+        "runner_type": "generate" if parts.recipe is None else "pooling",
+        "get_diff_sampling_param": lambda: dict(parts.default_sampling),
+    }

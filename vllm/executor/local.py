@@ -5,7 +5,8 @@ Called by: assembly, for one device.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from vllm.loading.loader import load_weights
 from vllm.parts.checkpoint import Weights
@@ -31,13 +32,17 @@ class LocalExecutor:
         kv_plan: KVPlan,
         load_plan: LoadPlan,
         extra_stages: Iterable[Stage | Head] = (),
+        given: Mapping[str, Any] | None = None,
     ) -> None:
-        """Load the weights and build the model. Raises ModelLoadError for a checkpoint that does not fit."""
+        """Load the weights and build the model. `given`: tensors in place of some of the checkpoint's.
+
+        Raises ModelLoadError for a checkpoint that does not fit.
+        """
         if isinstance(network, Foreign):
             self._start(make_foreign_runner(network, load_plan, worker_plan, kv_plan, extra_stages))
             return
         rehearse(network, worker_plan, kv_plan)
-        tensors = load_weights(network, weights, load_plan, worker_plan)
+        tensors = load_weights(network, weights, load_plan, worker_plan, given)
         self._start(make_runner(network, tensors, worker_plan, kv_plan, extra_stages=extra_stages))
 
     @classmethod

@@ -8,7 +8,7 @@ Called by: worker.
 """
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,58 +33,80 @@ _READERS = 8
 
 
 def load_weights(
-    decoder: Decoder, weights: Weights, load_plan: LoadPlan, worker_plan: WorkerPlan
+    decoder: Decoder,
+    weights: Weights,
+    load_plan: LoadPlan,
+    worker_plan: WorkerPlan,
+    given: Mapping[str, torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Our names -> this rank's shard, contiguous, on the plan's device in its dtype.
 
-    A tied head has no tensor of its own; the last pipeline stage then holds `embed.weight`. Raises ModelLoadError.
+    A tied head has no tensor of its own; the last pipeline stage then holds `embed.weight`. `given`: tensors by their
+    name in a checkpoint, which stand in for those of the folder. Raises ModelLoadError.
     """
     specs = {s.name: s for s in stage_tensors(decoder, worker_plan.pp_size, worker_plan.pp_rank)}
     in_fp8 = _forms(specs, weights, load_plan, worker_plan)
     packs = worker_plan.quantization != "none" and not METHODS.load(worker_plan.quantization).AT_LOAD
     if packs and load_plan.stored is None:
-        return _one_by_one(decoder, weights, load_plan, worker_plan, specs)
+        return _one_by_one(decoder, weights, load_plan, worker_plan, specs, given)
     shards = {**_allocate(specs, worker_plan, in_fp8), **quantized.allocate(in_fp8, worker_plan)}
     if load_plan.load_format == "dummy":
         _fill_dummy(shards, specs, in_fp8, load_plan.seed, worker_plan)
+        if given:
+            _Filling(decoder, weights, specs, shards, worker_plan, in_fp8, None).run(_sources(given), None)
         return shards
     sources = open_folder(Path(load_plan.path), load_plan.load_format)
     scales = None if load_plan.stored is None else quantized.Scales(load_plan.stored)
     sources = sources if scales is None else scales.keep(sources)
-    _Filling(decoder, weights, specs, shards, worker_plan, in_fp8, scales).run(sources, load_plan.path)
+    filling = _Filling(decoder, weights, specs, shards, worker_plan, in_fp8, scales)
+    filling.run(filling.replaced(sources, _sources(given or {})), load_plan.path)
     return shards if scales is None else {**shards, **scales.cache_scales(shards)}
 
 
 def _one_by_one(
-    decoder: Decoder, weights: Weights, load_plan: LoadPlan, plan: WorkerPlan, specs: dict[str, TensorSpec]
+    decoder: Decoder,
+    weights: Weights,
+    load_plan: LoadPlan,
+    plan: WorkerPlan,
+    specs: dict[str, TensorSpec],
+    given: Mapping[str, torch.Tensor] | None,
 ) -> dict[str, torch.Tensor]:
     """Tensors that are read when a layer takes them: what packs weights as it is built then never holds all of them."""
 
     def room(name: str) -> torch.Tensor:
         return passing(specs[name].local_shape(plan.tp_size, plan.tp_rank), getattr(torch, plan.dtype))
 
-    if load_plan.load_format == "dummy":
-
-        def random(name: str) -> torch.Tensor:
-            made = room(name)
-            dummy.fill({name: made}, specs, load_plan.seed, plan.tp_size, plan.tp_rank)
-            return made
-
-        return OneByOne(specs, random)
-    sources = open_folder(Path(load_plan.path), load_plan.load_format)
+    is_dummy = load_plan.load_format == "dummy"
+    sources = [] if is_dummy else open_folder(Path(load_plan.path), load_plan.load_format)
     shards: dict[str, torch.Tensor] = {}
     filling = _Filling(decoder, weights, specs, shards, plan, {}, None)
     work: dict[str, list[tuple[Source, Match]]] = defaultdict(list)
-    for source, match in filling.claimed(sources, load_plan.path):
+    sources = filling.replaced(sources, _sources(given or {}))
+    for source, match in filling.claimed(sources, None if is_dummy else load_plan.path):
         work[match.target].append((source, match))
 
     def read(name: str) -> torch.Tensor:
         shards[name] = room(name)
-        for item in work.pop(name):
+        if is_dummy:
+            dummy.fill({name: shards[name]}, specs, load_plan.seed, plan.tp_size, plan.tp_rank)
+        for item in work.pop(name, ()):
             filling.place(*item)
         return shards.pop(name)
 
     return OneByOne(specs, read)
+
+
+def check_names(decoder: Decoder, weights: Weights, names: Iterable[str]) -> None:
+    """Raises ModelLoadError for a name that no tensor of a checkpoint of this network has."""
+    matcher = Matcher(weights, {s.name for s in tensors(decoder)} | {"head.weight"})
+    for name in names:
+        if matcher.find(name) is None and not matcher.ignored(name):
+            raise ModelLoadError(f"the network has no tensor {name!r}; names are those of its checkpoint's files")
+
+
+def _sources(given: Mapping[str, torch.Tensor]) -> list[Source]:
+    """Tensors of this process as a file would have them."""
+    return [Source(name, "what was given", tuple(one.shape), lambda one=one: one) for name, one in given.items()]  # type: ignore[misc]
 
 
 def _forms(specs: dict[str, TensorSpec], weights: Weights, load_plan: LoadPlan, plan: WorkerPlan) -> dict[str, Form]:
@@ -144,15 +166,29 @@ class _Filling:
         self._in_fp8, self._scales = in_fp8, scales
         self._filler = quantized.Filler(shards, scales, plan)
 
-    def run(self, sources: list[Source], folder: str) -> None:
+    def replaced(self, sources: list[Source], given: list[Source]) -> list[Source]:
+        """`sources` with those of `given` in place of the ones that fill the same parts."""
+        taken = {(m.target, m.expert, m.piece) for m in (self._matcher.find(one.name) for one in given) if m}
+        whole = {(target, expert) for target, expert, piece in taken if piece is None}
+
+        def stays(source: Source) -> bool:
+            m = self._matcher.find(source.name)
+            return m is None or ((m.target, m.expert, m.piece) not in taken and (m.target, m.expert) not in whole)
+
+        return [*(s for s in sources if stays(s)), *given] if given else sources
+
+    def run(self, sources: list[Source], folder: str | None) -> None:
         """Copy all that is ours, several tensors at a time."""
         work = self.claimed(sources, folder)
         with ThreadPoolExecutor(_READERS, thread_name_prefix="load") as pool:
             for _ in pool.map(lambda item: self.place(*item), work):
                 pass
 
-    def claimed(self, sources: list[Source], folder: str) -> list[tuple[Source, Match]]:
-        """What is ours and where it goes, after it was found whole. Raises ModelLoadError."""
+    def claimed(self, sources: list[Source], folder: str | None) -> list[tuple[Source, Match]]:
+        """What is ours and where it goes, after it was found whole. Raises ModelLoadError.
+
+        No `folder`: what is not there stays as it is.
+        """
         work: list[tuple[Source, Match]] = []
         unknown: list[Source] = []
         for source in sources:
@@ -168,7 +204,8 @@ class _Filling:
             raise ModelLoadError(
                 f"the checkpoint holds tensors that its config.json has no place for: {unknown[0].where}{more}"
             )
-        self._check_complete(folder)
+        if folder is not None:
+            self._check_complete(folder)
         return work
 
     def _claim(self, source: Source, match: Match) -> None:

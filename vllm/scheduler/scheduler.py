@@ -105,6 +105,11 @@ class Scheduler:
         """Everybody who has a row."""
         return self.decoding + self.prefilling
 
+    def preempt_all(self) -> None:
+        """Everybody who has a row loses it and waits. Nothing may be in flight."""
+        for seq in self.running():
+            self._preempt(seq)
+
     def finish(self, ended: Items[Sequence]) -> None:
         """These have ended, for whatever reason: give back all they hold. Followers left behind go on alone."""
         for seq in ended:

@@ -102,6 +102,25 @@ def for_child(**changes: str) -> dict[str, str]:
     return {**os.environ, **changes}
 
 
+# What scripts read of vLLM's own variables, and what they find where one is not set. None changes anything here.
+_OF_VLLM: dict[str, str | int | bool | None] = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": False,
+    "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": 5,
+    "VLLM_USE_V1": True,
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+}
+
+
+def as_vllm(name: str) -> str | int | bool | None:
+    """A VLLM_* variable as vLLM's own table would give it, as text where it is set to something unusual."""
+    default, value = _OF_VLLM.get(name), os.environ.get(name)
+    if value is None:
+        return default
+    if isinstance(default, bool):
+        return value.lower() in _TRUE
+    return int(value) if isinstance(default, int) and value.isdigit() else value
+
+
 def build_settings() -> list[str]:
     """Names of the settings for compiling that are set, sorted."""
     return sorted(name for name in BUILD if name in os.environ)

@@ -83,9 +83,9 @@ def _watch(assembly, stages) -> None:
     assembly.make_plan = stages.timed("planning", assembly.make_plan)
     make_executor = assembly.make_executor
 
-    def watched(plan, *args):
-        if plan.worker.tp_size * plan.worker.pp_size > 1:
-            return stages.timed("workers", make_executor)(plan, *args)
+    def watched(workers):
+        if not workers.is_local:
+            return stages.timed("workers", make_executor)(workers)
 
         def rooms():
             from vllm.executor import local
@@ -96,7 +96,7 @@ def _watch(assembly, stages) -> None:
         local.load_weights = stages.timed("weights", local.load_weights)
         local.make_runner = stages.timed("kernels", local.make_runner)
         local.make_foreign_runner = stages.timed("kernels", local.make_foreign_runner)
-        return make_executor(plan, *args)
+        return make_executor(workers)
 
     assembly.make_executor = watched
 

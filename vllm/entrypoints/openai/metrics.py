@@ -134,9 +134,13 @@ class Metrics:
 
     def on_ready(self, ready: Ready) -> None:
         """What the cache is."""
+        self.on_cache(ready.block_size, ready.num_blocks)
+
+    def on_cache(self, block_size: int, num_blocks: int) -> None:
+        """The same, of an engine in this process."""
         names = ("block_size", "num_gpu_blocks", "engine")
         gauge = Gauge("vllm:cache_config_info", "The KV cache", names, registry=self.registry)
-        gauge.labels(str(ready.block_size), str(ready.num_blocks), "0").set(1)
+        gauge.labels(str(block_size), str(num_blocks), "0").set(1)
 
     def on_stats(self, stats: EngineStats) -> None:
         """The engine's own counts, once a step."""

@@ -1,0 +1,1 @@
+"""Facade: vLLM's measurements; the real ones are in vllm/entrypoints/bench."""

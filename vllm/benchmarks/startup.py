@@ -1,0 +1,8 @@
+"""Facade: keeps `from vllm.benchmarks.startup import add_cli_args, main` alive."""
+
+from vllm.util.facade import forward
+
+__getattr__ = forward(
+    __name__,
+    {"add_cli_args": "vllm.entrypoints.bench.startup:add_arguments", "main": "vllm.entrypoints.bench.startup:run"},
+)

@@ -1,0 +1,11 @@
+"""Facade: keeps `from vllm.benchmarks.throughput import add_cli_args, main` alive."""
+
+from vllm.util.facade import forward
+
+__getattr__ = forward(
+    __name__,
+    {
+        "add_cli_args": "vllm.entrypoints.bench.throughput:add_arguments",
+        "main": "vllm.entrypoints.bench.throughput:run",
+    },
+)

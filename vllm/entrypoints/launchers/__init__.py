@@ -1,0 +1,1 @@
+"""Facade: vllm.entrypoints.launchers.launcher."""

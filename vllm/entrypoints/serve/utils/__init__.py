@@ -1,0 +1,1 @@
+"""Facade: vllm.entrypoints.serve.utils.api_utils."""

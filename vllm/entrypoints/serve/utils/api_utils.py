@@ -1,0 +1,5 @@
+"""Facade: keeps `from vllm.entrypoints.serve.utils.api_utils import with_cancellation` alive."""
+
+from vllm.util.facade import forward
+
+__getattr__ = forward(__name__, {"with_cancellation": "vllm.entrypoints.odds"})

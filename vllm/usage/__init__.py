@@ -1,0 +1,1 @@
+"""Facade: vllm.usage.usage_lib."""

@@ -1,0 +1,1 @@
+"""Facade: vllm.v1.sample.logits_processor."""
