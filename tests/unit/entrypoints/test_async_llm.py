@@ -49,7 +49,7 @@ class FakeEngine:
         self.aborted.append(request_id)
         self.open.pop(request_id, None)
 
-    def reset_prefix_cache(self):
+    def reset_prefix_cache(self, *_):
         return not self.open
 
     def close(self):
