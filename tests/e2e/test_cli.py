@@ -99,21 +99,21 @@ def test_a_batch_of_all_kinds(tmp_path: Path):
 
 
 def test_a_killed_batch_goes_on(tmp_path: Path):
-    asked = [request(i, prompt=f"{i} + 1 =", max_tokens=40, seed=i, ignore_eos=True) for i in range(60)]
+    asked = [request(i, prompt=f"{i} + 1 =", max_tokens=24, seed=i, ignore_eos=True) for i in range(24)]
     write(tmp_path / "in.jsonl", asked)
     flags = ["--deterministic", "--max-concurrency", "4"]
     out = tmp_path / "out.jsonl"
     process = subprocess.Popen(batch(tmp_path, *flags), stderr=subprocess.DEVNULL)
-    wait_for(lambda: out.exists() and out.read_text().count("\n") >= 8, 60, "some answers")
+    wait_for(lambda: out.exists() and out.read_text().count("\n") >= 4, 60, "some answers")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = answers(tmp_path)
-    assert 8 <= len(before) < 60
+    assert 4 <= len(before) < 24
     with out.open("a") as file:
         file.write('{"id": "torn')  # as a kill in the middle of a write leaves it
     done = subprocess.run(batch(tmp_path, *flags), capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stderr
-    assert f"has {len(before)} of 60 answers" in done.stderr
+    assert f"has {len(before)} of 24 answers" in done.stderr
     resumed = answers(tmp_path)
     assert set(resumed) == {one["custom_id"] for one in asked}
     assert all(resumed[name] == line for name, line in before.items())

@@ -45,6 +45,7 @@ def test_built_in_model(tmp_path: Path, prompts: list[str]) -> None:
     assert all(repr(p) in line and not line.endswith("''") for p, line in zip(prompts, lines, strict=True))
 
 
+@pytest.mark.slow
 def test_zip_loop_and_more_tokens(tmp_path: Path) -> None:
     params = "temperature=0.7, top_p=0.95, max_tokens=100"
     assert len(run_script(tmp_path, model="", params=params, loop="prompt, output in zip(prompts, outputs)")) == 4
@@ -59,6 +60,7 @@ def test_opt_folder(tmp_path: Path, opt: Path) -> None:
     assert len(run_script(tmp_path, model=f"model={str(opt)!r}")) == 4
 
 
+@pytest.mark.slow  # tests/unit/loading/test_resolve_model.py knows every level of a cache
 def test_opt_in_a_hub_cache(tmp_path: Path, opt: Path) -> None:
     home = cache_layout(opt, tmp_path / "hub")
     assert len(run_script(tmp_path, model=f"model={str(home)!r}")) == 4

@@ -23,6 +23,16 @@ CALLS = {
 }
 
 
+GUARDS = ("weights_only", "allow_pickle")
+
+
+def dotted(node: ast.expr) -> str:
+    """`a.b.c` as it is written; "" in place of what is no name."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
 def breaches(text: str) -> list[str]:
     """What in a module could make code of data."""
     found = []
@@ -34,7 +44,8 @@ def breaches(text: str) -> list[str]:
             found += [alias.name for alias in node.names if f"torch.{alias.name}" in CODE_IN_DATA]
         if not isinstance(node, ast.Call):
             continue
-        called, given = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
+        called = dotted(node.func)
+        given = {word.arg: ast.unparse(word.value) for word in node.keywords if word.arg in GUARDS}
         if called in ("eval", "exec", "__import__") or called.rpartition(".")[2] in CALLS:
             found.append(called)
         if called.endswith("torch.load") and given.get("weights_only") != "True":

@@ -2,7 +2,7 @@
 
 import ast
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,8 +29,9 @@ class Module:
         return self.text.count("\n")
 
 
+@cache
 def modules(package: str = "vllm", root: Path = ROOT) -> list[Module]:
-    """All modules of `package` below `root`, sorted by name."""
+    """All modules of `package` below `root`, sorted by name; read once."""
     found = []
     for path in sorted((root / package).rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts

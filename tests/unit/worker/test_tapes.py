@@ -133,7 +133,10 @@ def compiled(monkeypatch):
     return names
 
 
-@pytest.mark.parametrize("name", ["tied", "untied, two kinds of layers", "bfloat16", "int8"])
+@pytest.mark.parametrize(
+    "name",
+    ["tied", "int8", *(pytest.param(n, marks=pytest.mark.slow) for n in ("untied, two kinds of layers", "bfloat16"))],
+)
 def test_after_a_rehearsal_nothing_is_left_to_compile(name, compiled):
     network, changes = CASES[name]
     kv_plan = plan_groups(network.kv_kinds(), changes.get("dtype", "float32"), num_blocks=64, block_size=16)
