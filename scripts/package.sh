@@ -36,5 +36,7 @@ for made in "$root"/dist/*.whl "$root"/dist/*.tar.gz; do
         tail -n 2 demo.txt
     )
 done
-"$room/env-whl/bin/python" -m pip install -qq --disable-pip-version-check --no-index --dry-run "$(echo "$root"/dist/*.whl)[test]"
+# The extras of users and of tests; what is not linked comes from the index.
+"$room/env-whl/bin/python" -m pip install -qq --disable-pip-version-check "$(echo "$root"/dist/*.whl)[otel,test]"
+(cd "$room" && env-whl/bin/python -c 'import openai, opentelemetry.sdk, opentelemetry.exporter.otlp.proto.http, vllm; print("extras of", vllm.__file__)')
 echo "Wheel and sdist install without a download and generate: $(cd "$root" && echo dist/*)"

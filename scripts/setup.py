@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STAMP = Path(sys.prefix) / "vllm-installed.json"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 GB_WITH_CUDA = 3  # what torch and its CUDA libraries download on Linux, in GB
+NO_COMPILE = ["--no-compile"]  # 24,000 files, of which a run needs one in ten: `first_run` compiles those
 INCLUDES = {  # an extra -> the extras that it covers
     "": {""},
     "test": {"", "test"},
@@ -51,14 +52,25 @@ def main() -> int:
     wanted = f".[{extra}]" if extra else "."
     # why: a person sees the downloads move; a log holds only what went wrong.
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", *([] if sys.stdout.isatty() else ["-qq"])]
-    for arguments in (*torch_first(pip), ["install", *torch_pin(pip), "-e", wanted]):
+    pin = torch_pin(pip)
+    for arguments in (*torch_first(pip, pin), ["install", *NO_COMPILE, *pin, "-e", wanted]):
         if subprocess.run([*pip, *arguments], cwd=ROOT).returncode:
             print("The install failed; pip's own words are above. Mend the cause and run this again.", file=sys.stderr)
             return 1
+    first_run()
     extras = INCLUDES[extra] | set(installed.get("extras", []) if installed.get("key") == key else [])
     STAMP.write_text(json.dumps({"key": key, "extras": sorted(extras)}))
     print(f"Installed in {time.monotonic() - start:.0f} s", flush=True)
     return 0
+
+
+def first_run() -> None:
+    """Generate once, so that the bytecode of what is used lies on the disk; what does not work, doctor names better."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, "-c", "import vllm; vllm.LLM().generate('Hello', use_tqdm=False)"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if done.returncode:
+        print("A first run with the built-in model failed. What is wrong: .venv/bin/vllm doctor", file=sys.stderr)
 
 
 def state_key() -> str:
@@ -130,9 +142,9 @@ def torch_pin(pip: list[str]) -> list[str]:
     return [f"torch=={found}"] if found else []
 
 
-def torch_first(pip: list[str]) -> list[list[str]]:
+def torch_first(pip: list[str], pin: list[str]) -> list[list[str]]:
     """The pip calls that must come before the main one: torch from the CPU index, when only that has it."""
-    if not wants_cpu_build() or torch_pin(pip):
+    if not wants_cpu_build() or pin:
         return []
     try:
         urllib.request.urlopen(f"{CPU_INDEX}/torch/", timeout=5).close()
@@ -143,7 +155,7 @@ def torch_first(pip: list[str]) -> list[list[str]]:
             flush=True,
         )
         return []
-    return [["install", "--index-url", CPU_INDEX, torch_requirement()]]
+    return [["install", *NO_COMPILE, "--index-url", CPU_INDEX, torch_requirement()]]
 
 
 if __name__ == "__main__":

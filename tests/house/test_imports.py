@@ -3,14 +3,13 @@
 import ast
 import importlib
 import json
-import resource
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import vllm
+from tests.support.slowness import child_seconds, slowness
 from tools.house.source import ROOT
 
 PROBE = """
@@ -26,18 +25,17 @@ CASES = {
 }
 
 
-def best_of(command, tries=5):
-    """Least processor seconds of `command`, and what it printed.
+def best_of(command, tries=4):
+    """Least processor seconds of `command` on a machine that is idle, and what it printed.
 
     why: importing waits for nothing, so this is its wall time on an idle machine, and its cost on a busy one.
     """
     times = []
     for _ in range(tries):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        slow = slowness()
+        seconds, done = child_seconds(command, cwd=ROOT)
         assert done.returncode == 0, done.stderr
+        times.append(seconds / slow)
     return min(times), done.stdout
 
 

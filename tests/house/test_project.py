@@ -51,9 +51,8 @@ def test_cpu_build_is_the_newest_in_range():
 
 def test_without_any_cpu_build_the_size_is_announced(monkeypatch, capsys):
     monkeypatch.setattr(setup, "wants_cpu_build", lambda: True)
-    monkeypatch.setattr(setup, "torch_pin", lambda pip: [])
     monkeypatch.setattr(setup, "CPU_INDEX", "http://127.0.0.1:9/whl")  # a closed port of this machine
-    assert setup.torch_first(["pip"]) == []
+    assert setup.torch_first(["pip"], []) == []
     assert "about 3 GB" in capsys.readouterr().out
 
 
@@ -68,6 +67,7 @@ def test_setup_does_nothing_the_second_time(monkeypatch, tmp_path):
 
     monkeypatch.setattr(setup.subprocess, "run", run)
     monkeypatch.setattr(setup, "wants_cpu_build", lambda: False)
+    monkeypatch.setattr(setup, "first_run", lambda: None)
     assert setup.main() == 0
     assert len(calls) == 1
     assert setup.main() == 0
@@ -87,6 +87,21 @@ def test_a_failed_install_is_not_remembered(monkeypatch, tmp_path, capsys):
     assert setup.main() == 1
     assert "failed" in capsys.readouterr().err
     assert not setup.STAMP.exists()
+
+
+def test_a_first_run_that_fails_names_doctor_and_fails_nothing(monkeypatch, capsys):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    seen = []
+
+    def run(command, env, **_):
+        seen.append("PYTHONDONTWRITEBYTECODE" in env)
+        return subprocess.CompletedProcess(command, len(seen) - 1)
+
+    monkeypatch.setattr(setup.subprocess, "run", run)
+    setup.first_run()
+    assert capsys.readouterr().err == "" and seen == [False]
+    setup.first_run()
+    assert "vllm doctor" in capsys.readouterr().err
 
 
 def run_setup_shell(tmp_path, interpreter):
@@ -123,7 +138,7 @@ def test_missing_venv_is_one_line(tmp_path):
 def test_make_targets_are_short():
     text = (ROOT / "Makefile").read_text()
     targets = ["setup", "serve", "test", "fmt", "check", "gpu", "gpu-deps"]
-    targets += ["e2e", "fault", "bench", "docs", "house", "package"]
+    targets += ["e2e", "fault", "slow", "bench", "docs", "house", "package"]
     for target in targets:
         assert re.search(rf"^[\w -]*\b{target}\b[\w -]*:", text, re.MULTILINE), target
     for script in re.findall(r"(scripts/\w+\.(?:sh|py))", text):

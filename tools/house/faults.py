@@ -7,6 +7,7 @@ import re
 
 from tools.house.source import ROOT
 from vllm.doctor.examine import CATALOGUE, names
+from vllm.doctor.notes import in_chinese
 
 _HEADS = {
     "en": """# Troubleshooting
@@ -42,6 +43,7 @@ def page(lang: str) -> str:
                 # why: "code.word" is an example for one line, "word" one for all others.
                 for word, example in sorted(module.EXAMPLES.items(), key=lambda item: "." not in item[0]):
                     mend = mend.replace(f"{{{word.removeprefix(code + '.')}}}", example)
+                mend = in_chinese(mend) if lang == "zh" else mend
                 mend = _WORD.sub(lambda word: word[1].upper(), mend.replace("{python}", "python"))
                 text = _WORD.sub(lambda word: "" if word[1] == "hint" else f"*{word[1]}*", text)
                 rows.append(f"| {name} | {_COLOURS[lang][line.level]} | {_cell(text)} | `{_cell(mend)}` |")

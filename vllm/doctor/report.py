@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from vllm.doctor.examine import Broken
 from vllm.doctor.line import Finding
+from vllm.doctor.notes import in_chinese
 from vllm.version import __version__
 
 _PAINT = {"green": "32", "yellow": "33", "red": "31"}
@@ -43,7 +44,11 @@ def lines(item: Finding | Broken, lang: str, colour: bool) -> str:
     word = _WORDS[lang][item.level]
     word = f"\033[{_PAINT[item.level]}m{word}\033[0m" if colour else word
     text = f"{word} {item.check:12} {item.zh if lang == 'zh' else item.en}"
-    return text + (f"\n       > {item.mend}" if item.mend else "")
+    return text + (f"\n       > {_remedy(item, lang)}" if item.mend else "")
+
+
+def _remedy(item: Finding, lang: str) -> str:
+    return in_chinese(item.mend) if lang == "zh" else item.mend
 
 
 def end(findings: Sequence[Finding | Broken], lang: str) -> str:
@@ -60,7 +65,7 @@ def as_json(findings: Sequence[Finding | Broken], lang: str) -> str:
             "code": item.code,
             "level": item.level,
             "message": item.zh if lang == "zh" else item.en,
-            "remedy": item.mend,
+            "remedy": _remedy(item, lang),
         }
         for item in findings
         if isinstance(item, Finding)

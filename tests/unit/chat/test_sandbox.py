@@ -76,10 +76,10 @@ def test_no_way_out(source):
 @pytest.mark.parametrize("source", BOMBS, ids=range(len(BOMBS)))
 def test_no_bomb(source, monkeypatch):
     monkeypatch.setattr(sandbox, "TIME_LIMIT", 0.3)
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(TemplateFailure):
         render(source, {"messages": [{"role": "user"}]})
-    assert time.monotonic() - start < 3
+    assert time.process_time() - start < 3
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400 * 1024
 
 

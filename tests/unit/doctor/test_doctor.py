@@ -13,6 +13,7 @@ from vllm.doctor.checks import hub, package, port, python, system, torch
 from vllm.doctor.examine import CATALOGUE, Broken, examine, names
 from vllm.doctor.line import TORCH_RANGE, Finding, Line, finding
 from vllm.doctor.machine import Machine, Ran
+from vllm.doctor.notes import in_chinese
 from vllm.util.catalog import UnknownName
 
 
@@ -34,6 +35,17 @@ def test_every_line_is_complete(name):
 def test_the_page_says_what_doctor_says(lang):
     assert faults.FILES[lang].read_text("utf-8") == faults.page(lang), "python -m tools.house faults"
     assert not re.search(r"\{\w+\}|\| `\w*` \|", faults.page(lang)), "a remedy that is only a word needs an EXAMPLE"
+
+
+def test_notes_behind_remedies_are_chinese_too():
+    """Commands, names and addresses stay; an English sentence does not."""
+    noted = [cell for row in faults.page("zh").splitlines() for cell in re.findall(r"`([^`]*   # [^`]*)`", row)]
+    assert len(noted) >= 20
+    for remedy in noted:
+        note = remedy.partition("   # ")[2]
+        assert re.search(r"[\u4e00-\u9fff]", note), remedy
+        assert not re.search(r"\b(the|then|or|in a|is large|what|any|from|with|says)\b", note), remedy
+    assert in_chinese("unset X") == "unset X"
 
 
 def test_the_generation_is_last():

@@ -262,7 +262,7 @@ def test_dropped_packets_fail_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
                 started = time.monotonic()
                 with pytest.raises(ModelNotFoundError, match="cannot be reached"):
                     resolve_model("facebook/opt-125m")
-                assert time.monotonic() - started < 4
+                assert time.monotonic() - started < 8, "without a deadline it takes two minutes"
         finally:
             for filler in fillers:
                 filler.close()
