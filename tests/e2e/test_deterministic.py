@@ -99,7 +99,9 @@ def engine(folder: Path | str, **args: Any) -> LLM:
 
 
 @pytest.mark.gpu_too
-@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize(
+    "how", [pytest.param(how, marks=pytest.mark.slow) if how == "int8 in float32" else how for how in HOW]
+)
 def test_same_bits_whatever_happens(folder: Path, how: str) -> None:
     if "int8" in how and torch.cuda.is_available():
         pytest.skip("int8 is refused on a GPU")
@@ -168,11 +170,13 @@ SLOW = [pytest.param(how, tp, MANY, marks=pytest.mark.slow) for how in ("int8", 
 @pytest.mark.parametrize(("how", "tp", "others"), [("int8", 2, 12), *SLOW])
 def test_same_bits_over_several_ranks(folder: Path, how: str, tp: int, others: int) -> None:
     given = {"tensor_parallel_size": tp, **HOW[how]}
-    with engine(folder, max_num_seqs=others + 4, **given) as llm:
-        expected = alone(llm)
-        assert among(llm, others, seed=1) == expected
+    expected = None
+    if others == MANY:  # why: a start of several processes takes seconds; what is daily has one, with small steps
+        with engine(folder, max_num_seqs=others + 4, **given) as llm:
+            expected = alone(llm)
+            assert among(llm, others, seed=1) == expected
     with engine(folder, max_num_seqs=8, max_num_batched_tokens=24, **{**given, "num_gpu_blocks_override": 20}) as llm:
-        assert among(llm, 12, seed=3) == expected
+        assert among(llm, 12, seed=3) == (expected or alone(llm))
         assert llm.llm_engine.assembled.engine.scheduler.num_preempted > 0
 
 

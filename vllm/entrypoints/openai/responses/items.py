@@ -36,12 +36,12 @@ class Items:
                 case TextDelta(text):
                     self._write(told, "message", text)
                 case ReasoningDelta(text):
+                    self._logprobs = []
                     if self._shows_reasoning:
                         self._write(told, "reasoning", text)
-                    self._logprobs = []
                 case CallStart(_, call_id, name):
-                    self._begin(told, "function_call", call_id=call_id, name=name, arguments="")
                     self._logprobs = []
+                    self._begin(told, "function_call", call_id=call_id, name=name, arguments="")
                 case CallArguments(_, text):
                     assert self._open is not None
                     self._open["arguments"] += text
