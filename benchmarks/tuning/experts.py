@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.tuning.timing import in_graph
 from vllm.ops.moe import experts, route
-from vllm.ops.triton import moe
+from vllm.ops.triton import moe, moe_choose, moe_many
 from vllm.ops.triton.moe_sort import sort
 from vllm.ops.triton.moe_tiles import Tile, Tiles, tiles
 
@@ -132,16 +132,16 @@ def whole(load: Load, z: Tiles | str) -> dict[str, float]:
     def layer(i: int) -> object:
         args = (load.x, load.weights, load.ids, load.ups[i], load.downs[i])
         if z == "hopper":
-            return moe.by_hopper(*args)
-        return moe.by_library(*args, "silu") if isinstance(z, str) else moe.grouped(*args, "silu", z)
+            return moe_many.by_hopper(*args)
+        return moe_many.by_library(*args, "silu") if isinstance(z, str) else moe.grouped(*args, "silu", z)
 
     out["layer"] = in_graph(layer, layers, 6)
-    out["choose"] = in_graph(lambda i: moe.choose_triton(load.x, load.router, A, True), layers, 12)
+    out["choose"] = in_graph(lambda i: moe_choose.choose_triton(load.x, load.router, A, True), layers, 12)
     if isinstance(z, str):
-        s, hopper = sort(load.ids, X, 128), moe._hopper()
-        rows = moe._spread_rows(load.x, s, A)
+        s, hopper = sort(load.ids, X, 128), moe_many.hopper_products()
+        rows = moe_many.spread_rows(load.x, s, A)
         out["sort"] = in_graph(lambda i: sort(load.ids, X, 128), layers, 12)
-        out["spread"] = in_graph(lambda i: moe._spread_rows(load.x, s, A), layers, 12)
+        out["spread"] = in_graph(lambda i: moe_many.spread_rows(load.x, s, A), layers, 12)
         if z == "hopper":
             out["up"] = in_graph(lambda i: hopper.product(rows, load.ups[i], s, True), layers, 6)
             out["down"] = in_graph(lambda i: hopper.product(load.h, load.downs[i], s, False), layers, 6)
@@ -194,10 +194,10 @@ def main(args: list[str]) -> None:
     for tokens in (256, 512, 1024, 2048, 4096, 8192, 16384):
         load.use(tokens)
         flop = 6 * tokens * A * I * E
-        want = moe.by_library(load.x, load.weights, load.ids, load.ups[0], load.downs[0], "silu").float()
-        for path in ("hopper", "library") if moe._hopper() is not None else ("library",):
+        want = moe_many.by_library(load.x, load.weights, load.ids, load.ups[0], load.downs[0], "silu").float()
+        for path in ("hopper", "library") if moe_many.hopper_products() is not None else ("library",):
             if path == "hopper":
-                got = moe.by_hopper(load.x, load.weights, load.ids, load.ups[0], load.downs[0]).float()
+                got = moe_many.by_hopper(load.x, load.weights, load.ids, load.ups[0], load.downs[0]).float()
                 print(f"  error {(got - want).abs().max() / want.abs().max():.1e}")
             parts = whole(load, path)
             print(f"{path}, {tokens} tokens: {parts} {flop / parts['layer'] / 1e6:.0f} TFLOP/s", flush=True)

@@ -8,15 +8,9 @@ from vllm.ops.fold import Folded, fold, folded_choose, folded_experts, linear_mu
 from vllm.ops.moe import CASES, choose, experts, route
 from vllm.ops.triton import linear_mul as multiplied
 from vllm.ops.triton import moe, moe_sort
-from vllm.ops.triton.moe import (
-    by_hopper,
-    choose_triton,
-    experts_triton,
-    folded_choose_triton,
-    folded_experts_triton,
-    grouped,
-    hopper_products,
-)
+from vllm.ops.triton.moe import experts_triton, folded_experts_triton, grouped
+from vllm.ops.triton.moe_choose import choose_triton, folded_choose_triton
+from vllm.ops.triton.moe_many import by_hopper, hopper_products
 from vllm.ops.triton.moe_sort import sort
 from vllm.ops.triton.moe_tiles import Tile, Tiles
 

@@ -10,7 +10,7 @@ from vllm.ops.fold import linear_mul
 from vllm.ops.table import Target
 from vllm.ops.triton.activation import activate_mul_triton
 from vllm.ops.triton.linear import linear_triton
-from vllm.ops.triton.moe import hopper_products
+from vllm.ops.triton.moe_many import hopper_products
 
 _ROWS = ((65, 128, 1),)
 """Least and most rows, and blocks of 128 of them that are at work at one time."""

@@ -5,7 +5,8 @@
     copier  block list ─ TMA ─▶ STAGES tiles of rows and weights in shared memory, into the next tile too
 
 Persistent: programs take tiles in turn, all outputs of a block next to each other. Rows behind a block's end are those
-of another expert and are not stored. Gluon is experimental: `moe._up` and `moe._down` are the twins. Called by: moe.
+of another expert and are not stored. Gluon is experimental: `moe._up` and `moe._down` are the twins. Called by:
+moe_many.
 """
 
 import functools

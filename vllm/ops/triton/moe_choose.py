@@ -1,0 +1,169 @@
+"""Choosing experts on a GPU: the router's product in float32, then the best of each token with their weights.
+
+Few tokens: the product is split along its columns, a program a token; many: four tokens a program. Called by: layers.
+"""
+
+import functools
+
+import torch
+import triton
+import triton.language as tl
+
+from vllm.ops.fold import Folded, folded_choose
+from vllm.ops.moe import choose
+from vllm.ops.table import Target
+from vllm.ops.triton.chain import CHAINED, behind, follow, lead
+
+
+@triton.jit
+def _logits(x, w, out, T, x_stride, E: tl.constexpr, X: tl.constexpr, BT: tl.constexpr, BX: tl.constexpr,
+            BE: tl.constexpr, SPLITS: tl.constexpr):  # fmt: skip
+    """A share of the router's product, in float32."""
+    lead()
+    t = tl.program_id(0) * BT + tl.arange(0, BT)
+    e, split = tl.program_id(1) * BX + tl.arange(0, BX), tl.program_id(2)
+    share: tl.constexpr = (E + BE * SPLITS - 1) // (BE * SPLITS)
+    acc = tl.zeros((BT, BX), tl.float32)
+    behind()
+    for i in range(share):
+        at = (split * share + i) * BE + tl.arange(0, BE)
+        row = tl.load(x + t[:, None].to(tl.int64) * x_stride + at[None, :], (t[:, None] < T) & (at[None, :] < E), 0.0)
+        weight = tl.load(w + e[None, :] * E + at[:, None], (e[None, :] < X) & (at[:, None] < E), 0.0)
+        # why: products of two bfloat16 are exact in float32, so this is the router's float32 product
+        acc += tl.dot(row.to(weight.dtype), weight, input_precision="ieee")
+    here = (t[:, None] < T) & (e[None, :] < X)
+    tl.store(out + (split * T + t[:, None]).to(tl.int64) * X + e[None, :], acc, here)
+
+
+@triton.jit
+def _top(logits, squares, factors, weights, experts, T, eps, E: tl.constexpr, X: tl.constexpr, XP: tl.constexpr,
+         A: tl.constexpr, SPLITS: tl.constexpr, FOLDED: tl.constexpr, FP: tl.constexpr,
+         RENORMALIZE: tl.constexpr):  # fmt: skip
+    """A token's experts, best first, and their weights."""
+    token = tl.program_id(0).to(tl.int64)
+    x = tl.arange(0, XP)
+    follow()
+    value = tl.zeros((XP,), tl.float32)
+    for s in tl.static_range(SPLITS):
+        value += tl.load(logits + (s * T + token) * X + x, x < X, 0.0)
+    if FOLDED:
+        s = tl.arange(0, FP)
+        factor = tl.rsqrt(tl.sum(tl.load(squares + s * T + token, s < FOLDED, 0.0), 0) / E + eps)
+        tl.store(factors + token, factor)
+        value *= factor
+    # why: NaN equals nothing and is not larger than anything, and every token must have its experts
+    value = tl.where(x < X, tl.where(value == value, value, -3e38), float("-inf"))
+    chance = tl.exp(value - tl.max(value, 0))
+    total = tl.sum(chance, 0)
+    # why: ranks need no round after round of reductions; of equals the first comes first
+    before = (value[None, :] > value[:, None]) | ((value[None, :] == value[:, None]) & (x[None, :] < x[:, None]))
+    rank = tl.sum(before.to(tl.int32), 1)
+    if RENORMALIZE:
+        total = tl.sum(tl.where(rank < A, chance, 0.0), 0)
+    tl.store(weights + token * A + rank, chance / total, rank < A)
+    tl.store(experts + token * A + rank, x, rank < A)
+
+
+@triton.jit
+def _top_many(logits, weights, experts, T, X: tl.constexpr, XP: tl.constexpr, A: tl.constexpr, AP: tl.constexpr,
+              RENORMALIZE: tl.constexpr, BT: tl.constexpr):  # fmt: skip
+    """The same for BT tokens at once, round after round: less work, more waiting."""
+    t = tl.program_id(0).to(tl.int64) * BT + tl.arange(0, BT)
+    x, a = tl.arange(0, XP), tl.arange(0, AP)
+    follow()
+    there = (t[:, None] < T) & (x[None, :] < X)
+    value = tl.load(logits + t[:, None] * X + x[None, :], there, 0.0)
+    value = tl.where(x[None, :] < X, tl.where(value == value, value, -3e38), float("-inf"))
+    best = tl.max(value, 1)
+    total = tl.sum(tl.exp(value - best[:, None]), 1)
+    mine = tl.full((BT, AP), float("-inf"), tl.float32)
+    ids = tl.zeros((BT, AP), tl.int32)
+    for i in tl.static_range(A):
+        top = tl.max(value, 1)
+        at = tl.min(tl.where(value == top[:, None], x[None, :], XP), 1)
+        mine = tl.where(a[None, :] == i, top[:, None], mine)
+        ids = tl.where(a[None, :] == i, at[:, None], ids)
+        value = tl.where(x[None, :] == at[:, None], float("-inf"), value)
+    chance = tl.exp(mine - best[:, None])
+    if RENORMALIZE:
+        total = tl.sum(chance, 1)
+    spot, real = t[:, None] * A + a[None, :], (t[:, None] < T) & (a[None, :] < A)
+    tl.store(weights + spot, chance / total[:, None], real)
+    tl.store(experts + spot, ids, real)
+
+
+def can(target: Target) -> bool:
+    """Whether kernels for experts run there."""
+    return target.device == "cuda" and target.capability >= (8, 0)
+
+
+@choose.kernel("triton", when=can, pack=lambda router_XE: router_XE)
+def choose_triton(
+    x_TE: torch.Tensor, packed: object, top_k: int, renormalize: bool, fixed: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """See the op. Experts are int32. `fixed`: as for few tokens, however many there are."""
+    return _chosen(x_TE, packed, top_k, renormalize, None, 0.0, fixed)[:2]
+
+
+def may_fold(target: Target) -> bool:
+    """Whether norms may be folded into them."""
+    return can(target) and not target.deterministic and target.dtype is torch.bfloat16
+
+
+@folded_choose.kernel("triton", when=may_fold)
+def folded_choose_triton(
+    f: Folded, eps: float, packed: object, top_k: int, renormalize: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """See the op, for at most 128 tokens."""
+    return _chosen(f.scaled, packed, top_k, renormalize, f.squares, eps)
+
+
+def _chosen(
+    x_TE: torch.Tensor,
+    packed: object,
+    top_k: int,
+    renormalize: bool,
+    squares: torch.Tensor | None,
+    eps: float,
+    fixed: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weights, experts and, with `squares` of a folded norm, factors."""
+    assert isinstance(packed, torch.Tensor)
+    (tokens, width), num = x_TE.shape, packed.shape[0]
+    few = fixed or tokens <= 32
+    splits = 8 if few else 2 if tokens <= 128 else 1
+    logits = torch.empty((splits, tokens, num), dtype=torch.float32, device=x_TE.device)
+    bt, bx, be = (16, 16, 256) if few else (32, 32, 128) if tokens <= 2048 else (64, 128, 64)
+    bx = min(bx, max(16, triton.next_power_of_2(num)))
+    grid = (triton.cdiv(tokens, bt), triton.cdiv(num, bx), splits)
+    _logits[grid](
+        x_TE, packed, logits, tokens, x_TE.stride(0), width, num, bt, bx, be, splits, num_warps=4, num_stages=3,
+        **CHAINED,
+    )  # fmt: skip
+    weights = torch.empty((tokens, top_k), dtype=torch.float32, device=x_TE.device)
+    ids = torch.empty((tokens, top_k), dtype=torch.int32, device=x_TE.device)
+    wide = triton.next_power_of_2(num)
+    if splits == 1:
+        _top_many[(triton.cdiv(tokens, 4),)](
+            logits, weights, ids, tokens, num, wide, top_k, triton.next_power_of_2(top_k), renormalize, 4, num_warps=4,
+            **CHAINED,
+        )  # fmt: skip
+        assert squares is None, "norms are folded for few tokens only"
+        return weights, ids, weights
+    factors = torch.empty(tokens, dtype=torch.float32, device=x_TE.device)
+    shares = 0 if squares is None else squares.shape[0]
+    _top[(tokens,)](
+        logits, logits if squares is None else squares, factors, weights, ids, tokens, eps, width, num, wide, top_k,
+        splits, shares, triton.next_power_of_2(max(1, shares)), renormalize, num_warps=4, **CHAINED,
+    )  # fmt: skip
+    return weights, ids, factors
+
+
+def is_fixed(target: Target) -> bool:
+    """Whether every sum has to keep its order."""
+    return can(target) and target.deterministic
+
+
+choose.kernel("fixed", when=is_fixed, rank=2, pack=lambda router_XE: router_XE)(
+    functools.partial(choose_triton, fixed=True)
+)

@@ -1,0 +1,80 @@
+"""The last step of experts on a GPU: a token's experts are added in their order, or onto the stream with a norm behind.
+
+Called by: moe, moe_many.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from vllm.ops.triton.chain import CHAINED, follow
+
+Onto = tuple[torch.Tensor, torch.Tensor]
+"""The stream that the result is added to, and the weight of the norm behind."""
+Ends = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""The result, or with an `Onto` what a `Folded` holds."""
+
+
+@triton.jit
+def add_onto(y, stream, after, scaled, sums, at, there):
+    """A part of a row added to the stream; also what the next norm needs of it."""
+    y = y + stream
+    wide = tl.where(there, y.to(tl.float32), 0.0)
+    tl.store(scaled + at, (wide * after).to(y.dtype), there)
+    tl.store(sums, tl.sum(wide * wide, 0))
+    return y
+
+
+@triton.jit
+def _join(y, weights, place, hidden, norm, out, scaled, sums, E: tl.constexpr, A: tl.constexpr, BLOCK: tl.constexpr,
+          SORTED: tl.constexpr, ADD: tl.constexpr):  # fmt: skip
+    """Sum over a token's experts; `SORTED`: y is in sorted order and not weighted yet."""
+    token = tl.program_id(0).to(tl.int64)
+    e = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    follow()
+    at = token * E + e
+    if ADD:
+        stream, after = tl.load(hidden + at, e < E, 0.0), tl.load(norm + e, e < E, 0.0)
+    acc = tl.zeros((BLOCK,), tl.float32)
+    for a in tl.static_range(A):
+        pair = token * A + a
+        if SORTED:
+            row = tl.load(y + tl.load(place + pair).to(tl.int64) * E + e, e < E, 0.0).to(tl.float32)
+            acc += row * tl.load(weights + pair)
+        else:
+            acc += tl.load(y + pair * E + e, e < E, 0.0).to(tl.float32)
+    value = acc.to(out.dtype.element_ty)
+    if ADD:
+        value = add_onto(value, stream, after, scaled, sums + tl.program_id(1) * tl.num_programs(0) + token, at, e < E)
+    tl.store(out + at, value, e < E)
+
+
+def empty_ends(
+    onto: Onto | None, tokens: int, width: int, shares: int, dtype: torch.dtype, device: torch.device
+) -> Ends:
+    """Memory for the result; `shares`: of a token's sum of squares."""
+    if onto is None:
+        out = torch.empty((tokens, width), dtype=dtype, device=device)
+        return out, out, out
+    return onto[0], torch.empty_like(onto[0]), torch.empty((shares, tokens), dtype=torch.float32, device=device)
+
+
+def joined(
+    y: torch.Tensor,
+    weights: torch.Tensor,
+    place: torch.Tensor,
+    tokens: int,
+    is_sorted: bool,
+    dtype: torch.dtype,
+    onto: Onto | None,
+) -> Ends:
+    """Every token's experts added; `is_sorted`: y is in sorted order and not weighted yet."""
+    width = y.shape[1]
+    block = min(1024 if tokens > 64 else 256, triton.next_power_of_2(width))
+    shares = triton.cdiv(width, block)
+    ends = empty_ends(onto, tokens, width, shares, dtype, y.device)
+    _join[(tokens, shares)](
+        y, weights, place, *(onto or ends[:2]), *ends, width, weights.shape[1], block, is_sorted, onto is not None,
+        num_warps=4 if block > 256 else 1, **CHAINED,
+    )  # fmt: skip
+    return ends

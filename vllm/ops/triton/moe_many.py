@@ -1,0 +1,77 @@
+"""Experts for many tokens on a GPU: rows are copied into sorted order, then Hopper's products, or the library's.
+
+Called by: moe; linear_mul, which gives all rows to one expert.
+"""
+
+import functools
+import importlib
+from types import ModuleType
+
+import torch
+import triton
+import triton.language as tl
+
+from vllm.ops.triton.activation import activate_mul_triton
+from vllm.ops.triton.chain import CHAINED, IS_CHAINED, follow
+from vllm.ops.triton.moe_join import joined
+from vllm.ops.triton.moe_sort import Sorted, sort
+from vllm.util.log import get_logger
+
+log = get_logger(__name__)
+
+
+@triton.jit
+def _spread(x, place, out, x_stride, E: tl.constexpr, A: tl.constexpr, BLOCK: tl.constexpr):
+    """Rows of tokens in sorted order: each is read once and written for each of its experts."""
+    token = tl.program_id(0).to(tl.int64)
+    e = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    follow()
+    row = tl.load(x + token * x_stride + e, e < E, 0.0)
+    for a in tl.static_range(A):
+        tl.store(out + tl.load(place + token * A + a).to(tl.int64) * E + e, row, e < E)
+
+
+@functools.cache
+def hopper_products() -> ModuleType | None:
+    """The products for Hopper's warpgroups, where there is such a chip and this Triton can compile them."""
+    if not IS_CHAINED or torch.cuda.get_device_capability()[0] != 9:
+        return None
+    try:
+        module = importlib.import_module("vllm.ops.triton.moe_hopper")
+        module.try_out()
+    except Exception as error:  # why: Gluon is experimental, and the library's product serves without it
+        log.warning("experts run on the library's products, which are slower: %s", error)
+        return None
+    return module
+
+
+def spread_rows(x: torch.Tensor, s: Sorted, top_k: int) -> torch.Tensor:
+    """The rows of all pairs in sorted order."""
+    tokens, width = x.shape
+    rows = torch.empty((tokens * top_k, width), dtype=x.dtype, device=x.device)
+    block = min(2048, triton.next_power_of_2(width))
+    grid = (tokens, triton.cdiv(width, block))
+    _spread[grid](x, s.place, rows, x.stride(0), width, top_k, block, num_warps=4, **CHAINED)
+    return rows
+
+
+def by_hopper(
+    x: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor, up: torch.Tensor, down: torch.Tensor
+) -> torch.Tensor:
+    """Rows are copied into sorted order; up makes silu(gate) * up in one pass."""
+    hopper = hopper_products()
+    assert hopper is not None
+    s = sort(chosen, up.shape[0], hopper.ROWS)
+    h = hopper.product(spread_rows(x, s, chosen.shape[1]), up, s, True)
+    return joined(hopper.product(h, down, s, False), weights, s.place, chosen.shape[0], True, x.dtype, None)[0]
+
+
+def by_library(
+    x: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor, up: torch.Tensor, down: torch.Tensor, act: str
+) -> torch.Tensor:
+    """The same with torch's grouped product."""
+    s = sort(chosen, up.shape[0], 128)
+    rows = spread_rows(x, s, chosen.shape[1])
+    h = activate_mul_triton(torch._grouped_mm(rows, up.transpose(1, 2), offs=s.ends), act)
+    y = torch._grouped_mm(h, down.transpose(1, 2), offs=s.ends)
+    return joined(y, weights, s.place, chosen.shape[0], True, x.dtype, None)[0]
