@@ -9,7 +9,7 @@ import time
 from vllm import LLM, SamplingParams
 
 MARK = "vllm-doctor-trial:"
-PROMPT, EXPECTED = "The capital of France is", "Paris"
+PROMPT, EXPECTED = "The president of the United States is", "the head of state"
 
 
 def main() -> None:
