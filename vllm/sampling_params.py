@@ -12,7 +12,7 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from vllm.errors import ValidationError, check_bool, check_float, check_int, nearest
 
@@ -143,6 +143,8 @@ class SamplingParams:
     watermarking: bool | None = None
     routed_experts_prompt_start: int | None = None
     trace_decode_token_ids: list[int] | None = None
+    # why: vLLM's is a msgspec.Struct, and tools copy one by these names
+    __struct_fields__: ClassVar[tuple[str, ...]] = ()
     _eos_token_id: int | None = field(default=None, init=False, repr=False)
     _all_stop_token_ids: set[int] = field(default_factory=set, init=False, repr=False)
 
@@ -390,6 +392,9 @@ def _token_ids(name: str, value: Any) -> list[int]:
     if len(items) > 4 * MAX_LIST:
         raise ValidationError.of(name, f"{len(items)} ids", f"a list of at most {4 * MAX_LIST} token ids")
     return [check_int(name, item, 0, MAX_COUNT) for item in items]
+
+
+SamplingParams.__struct_fields__ = tuple(f.name for f in fields(SamplingParams) if f.init)
 
 
 def _logit_bias(value: Any) -> dict[int, float]:

@@ -11,6 +11,7 @@ import vllm
 
 FACADES = {
     "vllm.beam_search": {"BeamSearchOutput", "BeamSearchSequence"},
+    "vllm.benchmarks.lib.utils": {"redact_sensitive_namespace"},
     "vllm.benchmarks.latency": {"add_cli_args", "main"},
     "vllm.benchmarks.serve": {"add_cli_args", "main"},
     "vllm.benchmarks.startup": {"add_cli_args", "main"},
@@ -24,7 +25,7 @@ FACADES = {
     "vllm.config.structured_outputs": {"StructuredOutputsConfig"},
     "vllm.config.vllm": {"VllmConfig"},
     "vllm.distributed": {"cleanup_dist_env_and_memory"},
-    "vllm.distributed.parallel_state": {"cleanup_dist_env_and_memory"},
+    "vllm.distributed.parallel_state": {"cleanup_dist_env_and_memory", "destroy_model_parallel"},
     "vllm.engine.arg_utils": {"EngineArgs", "AsyncEngineArgs"},
     "vllm.engine.async_llm_engine": {"AsyncLLMEngine"},
     "vllm.engine.llm_engine": {"LLMEngine"},
@@ -59,9 +60,11 @@ FACADES = {
 }
 ABSENT = {
     "vllm.assets",
+    "vllm.benchmarks.datasets",
     "vllm.compilation",
     "vllm.distributed.device_communicators",
     "vllm.distributed.kv_transfer",
+    "vllm.distributed.utils",
     "vllm.distributed.weight_transfer",
     "vllm.forward_context",
     "vllm.ir",
@@ -174,6 +177,89 @@ def test_odds_and_ends(capsys, monkeypatch):
     assert "LlamaForCausalLM" in ModelRegistry.get_supported_archs()
     with pytest.raises(ValueError, match=r"CONTRIBUTING\.md"):
         ModelRegistry.register_model("Mine", object)
+
+
+def test_a_script_of_its_own_flags_beside_the_engines():
+    from vllm import EngineArgs
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = FlexibleArgumentParser()
+    parser.add_argument("--log-level", default="debug")
+    parser.add_argument("--port", type=parser.check_port, default=8000)
+    EngineArgs.add_cli_args(parser)
+    args = parser.parse_args(["--max-model-len", "4k", "--port", "81"])
+    assert args.port == 81 and EngineArgs.from_cli_args(args).log_level == "debug"
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--port", "99999"])
+
+
+def test_serving_as_the_demonstration_server_does():
+    import asyncio
+    import signal
+
+    import httpx
+    from starlette.applications import Starlette
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+
+    from vllm.entrypoints.launchers.launcher import serve_http
+    from vllm.entrypoints.serve.utils.api_utils import with_cancellation
+    from vllm.utils.network_utils import get_open_port
+
+    cancelled = []
+
+    @with_cancellation
+    async def work(body, raw_request):
+        try:
+            await asyncio.sleep(float(body))
+        except asyncio.CancelledError:
+            cancelled.append(body)
+            raise
+        return PlainTextResponse("done")
+
+    async def handle(request):
+        return await work((await request.body()).decode(), raw_request=request) or PlainTextResponse("", 499)
+
+    async def run():
+        port = get_open_port()
+        app = Starlette(routes=[Route("/work", handle, methods=["POST"])])
+        served = asyncio.create_task(serve_http(app, sock=None, host="127.0.0.1", port=port, log_level="warning"))
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            for _ in range(200):
+                try:
+                    answer = await client.post("/work", content="0.01")
+                    break
+                except httpx.ConnectError:
+                    await asyncio.sleep(0.02)
+            assert answer.text == "done"
+            with pytest.raises(httpx.ReadTimeout):
+                await client.post("/work", content="30", timeout=0.3)
+        while not cancelled:
+            await asyncio.sleep(0.01)
+        signal.raise_signal(signal.SIGTERM)
+        await (await served)
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+    assert cancelled == ["30"]
+
+
+def test_tools_copy_sampling_params_by_their_fields():
+    from vllm import SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
+
+    made = SamplingParams(temperature=0.3, stop=["x"], max_tokens=7)
+    words = {name: getattr(made, name) for name in made.__struct_fields__}
+    words["structured_outputs"] = StructuredOutputsParams(choice=["a"])
+    again = SamplingParams(**words)
+    assert (again.temperature, again.stop, again.max_tokens) == (0.3, ["x"], 7)
+
+
+def test_ranks_of_torchrun_are_refused_in_words():
+    from vllm import EngineArgs
+
+    assert EngineArgs(distributed_executor_backend="external_launcher").tensor_parallel_size == 1
+    with pytest.raises(ValueError, match="an engine starts its own ranks"):
+        EngineArgs(distributed_executor_backend="external_launcher", tensor_parallel_size=2)
 
 
 def test_as_lm_eval_uses_them(tmp_path):

@@ -59,6 +59,8 @@ def add_section(parser: argparse.ArgumentParser, section: type) -> None:
     for f in fields(section):
         k: Knob = f.metadata["knob"]
         names = [*([f"-{k.short}"] if k.short else []), "--" + f.name.replace("_", "-")]
+        if names[-1] in parser._option_string_actions:  # why: a script's own flag of that name was there first
+            continue
         note = "" if f.default in (None, False, True) else f" (default: {f.default})"
         help_text = (k.help + note).replace("%", "%%")
         group.add_argument(*names, dest=f.name, default=f.default, help=help_text, **_reading(k))
@@ -129,6 +131,14 @@ class FlexibleArgumentParser(argparse.ArgumentParser):
         if asked and not self._subparsers:
             self._help_about(asked[0])
         return super().parse_known_args(words, namespace)
+
+    @staticmethod
+    def check_port(value: str) -> int:
+        """A TCP port, for `type=`."""
+        port = _checked(int, value, "a whole number")
+        if not 0 <= port <= 65535:
+            raise argparse.ArgumentTypeError(f"{value!r} is not a port (0 to 65535)")
+        return int(port)
 
     def error(self, message: str) -> NoReturn:
         """One line and the exit status 2: of three hundred flags the usage would hide it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vllm.config.knob import knob, settle
+from vllm.errors import RefusedError
 
 EXECUTORS = ("uni", "mp", "ray", "external_launcher")
 
@@ -23,3 +24,12 @@ class ParallelArgs:
 
     def __post_init__(self) -> None:
         settle(self)
+        if self.distributed_executor_backend == "external_launcher" and (
+            self.tensor_parallel_size * self.pipeline_parallel_size > 1
+        ):
+            raise RefusedError(
+                "distributed_executor_backend='external_launcher': an engine starts its own ranks, and each process of "
+                "torchrun would start all of them. Leave it out and run the script with python, once.",
+                field="distributed_executor_backend",
+                value=self.distributed_executor_backend,
+            )

@@ -214,7 +214,7 @@ class Front:
         limits = Limits(ready.vocab_size, ready.max_model_len, ready.max_logprobs)
         self._model = Model(
             folder=folder,
-            intake=Intake(tokenizer, limits, generation, args.seed, ready.only),
+            intake=Intake(tokenizer, limits, generation, args.seed, ready.only, bool(args.logits_processors)),
             ready=ready,
             tokenizer=tokenizer,
             make_decoder=decoder_maker(tokenizer),

@@ -33,6 +33,7 @@ class AsyncLLM:
         self.model_config = engine.model_config
         self.vllm_config = engine.vllm_config
         self.tokenizer = engine.tokenizer
+        self.output_processor = engine  # why: trainers ask it how many requests have not finished
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._sinks: dict[str, _Sink] = {}  # the thread's own
         self._held: list[Callable[[], None]] = []

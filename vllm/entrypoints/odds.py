@@ -5,6 +5,7 @@ Does not know: requests. Callers: users, through the facade modules of vllm/util
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import base64
 import contextlib
@@ -13,6 +14,7 @@ import functools
 import gc
 import io
 import resource
+import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -76,6 +78,13 @@ def binary2tensor(
     return torch.frombuffer(data, dtype=dtype).reshape(shape)
 
 
+def redact_sensitive_namespace(args: argparse.Namespace) -> argparse.Namespace:
+    """A copy to be printed, without keys and tokens."""
+    secret = ("api_key", "hf_token", "header", "headers")
+    shown = {name: "***" if name in secret and value else value for name, value in vars(args).items()}
+    return argparse.Namespace(**shown)
+
+
 def get_ip() -> str:
     """This host's address as others see it; 127.0.0.1 where there is no route."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
@@ -93,13 +102,24 @@ def set_ulimit(target_soft_limit: int = 65535) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def destroy_distributed_environment() -> None:
+    """End torch.distributed's groups of this process; an engine's own ranks are other processes."""
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def destroy_model_parallel() -> None:
+    """Nothing: an engine ends with its LLM."""
+
+
 def cleanup_dist_env_and_memory(shutdown_ray: bool = False) -> None:
     """Let go of what engines of this process held; one that is still referred to keeps its memory."""
     del shutdown_ray
     import torch
 
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    destroy_distributed_environment()
     gc.collect()
     if torch.accelerator.is_available():
         torch.accelerator.memory.empty_cache()
@@ -130,10 +150,17 @@ async def serve_http(app: Any, sock: socket.socket | None = None, **uvicorn_word
 
     uvicorn_words.pop("enable_ssl_refresh", None)
     # why: None means uvicorn's own choice, which it does not take as a value for every word
-    server = uvicorn.Server(
-        uvicorn.Config(app, **{name: one for name, one in uvicorn_words.items() if one is not None})
-    )
-    await server.serve(sockets=None if sock is None else [sock])
+    given = {name: one for name, one in uvicorn_words.items() if one is not None}
+    server = uvicorn.Server(uvicorn.Config(app, **given))
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]  # why: its own would raise again
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, server.handle_exit, number, None)
+    try:
+        await server.serve(sockets=None if sock is None else [sock])
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
     return asyncio.create_task(_nothing())
 
 

@@ -26,6 +26,7 @@ def config_view(plan: Plan, described: Described) -> VllmConfig:
             tokenizer=plan.load.path,
             max_model_len=plan.scheduler.max_model_len,
             dtype=worker.dtype,
+            max_seq_len_to_capture=plan.scheduler.max_model_len,
             max_logprobs=worker.max_logprobs,
             quantization=None if worker.quantization == "none" else worker.quantization,
             enforce_eager=worker.enforce_eager,

@@ -44,6 +44,23 @@ FAMILIES: tuple[tuple[str, Shape], ...] = (
 _PREFIXES: tuple[tuple[str, Shape], ...] = (("/v1/messages", anthropic_error), ("/api/", ollama_error))
 """Where the clients of other APIs are, so that they can read what is said of a route that is not there."""
 
+_CONTROL = "a server takes no control of its engine; LLM and AsyncLLM do (docs/offline.md)"
+_HEADS = "models with a head for classes or rewards are not supported yet; /v1/embeddings is"
+_SPEECH = "only text is read and made"
+ABSENT = {
+    **dict.fromkeys(("/pause", "/resume", "/is_paused", "/sleep", "/wake_up", "/is_sleeping"), _CONTROL),
+    **dict.fromkeys(("/collective_rpc", "/start_profile", "/stop_profile", "/reset_prefix_cache"), _CONTROL),
+    **dict.fromkeys(("/init_weight_transfer_engine", "/update_weights", "/start_weight_update"), _CONTROL),
+    **dict.fromkeys(("/pooling", "/classify", "/v1/classify", "/score", "/v1/score"), _HEADS),
+    **dict.fromkeys(("/rerank", "/v1/rerank", "/v2/rerank"), _HEADS),
+    **dict.fromkeys(("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/realtime"), _SPEECH),
+    **dict.fromkeys(("/v1/load_lora_adapter", "/v1/unload_lora_adapter"), "adapters are not supported yet"),
+    "/generate": "that is the demonstration server of vLLM's examples; use /v1/completions",
+    "/invocations": "use /v1/completions or /v1/chat/completions",
+    "/tokenizer_info": "use /tokenize and /detokenize",
+}
+"""vLLM's other routes, and why they are not here."""
+
 
 def make_app(server: Server) -> Starlette:
     """All routes of the catalogues for one server."""
@@ -124,9 +141,9 @@ class _Counted:
 async def _missing(request: Request, error: Exception) -> Response:
     """A path or a method that is not there."""
     assert isinstance(error, HTTPException)
-    missing = error.status_code == 404
+    missing, path = error.status_code == 404, request.url.path
     text = "There is no such route." if missing else f"This route does not take {request.method}."
-    told = HttpError(error.status_code, text)
-    path = request.url.path
+    why = ABSENT.get(path) if missing else None
+    told = HttpError(error.status_code, text if why is None else f"{path} is not in this version: {why}.")
     shape = next((shape for prefix, shape in _PREFIXES if path.startswith(prefix)), openai_error)
     return Response(shape(told), told.status, {**told.headers, **(error.headers or {})}, "application/json")

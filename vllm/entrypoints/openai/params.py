@@ -48,4 +48,5 @@ def sampling_params(
     given["logprobs"], given["prompt_logprobs"] = logprobs, prompt_logprobs
     given["output_kind"] = RequestOutputKind.DELTA if body.stream else RequestOutputKind.FINAL_ONLY
     given["structured_outputs"] = constraint(body)
+    given["extra_args"] = body.vllm_xargs
     return SamplingParams.from_optional(**given)

@@ -6,7 +6,7 @@ OpenAI knows and we cannot serve is in REFUSED: it may only say what it says by 
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vllm.entrypoints.openai.errors import refused
 
@@ -116,6 +116,7 @@ class Generation(BaseModel):
     request_id: str | None = Field(None, min_length=1, max_length=128, pattern=r"^[\w.:-]+$")
     return_tokens_as_token_ids: bool | None = None
     return_token_ids: bool | None = None
+    vllm_xargs: dict[str, Any] | None = None
 
     def unknown_fields(self) -> list[str]:
         """Names that neither OpenAI nor we know. Raises RefusedError for one that we know and cannot serve."""
@@ -130,6 +131,52 @@ class CompletionRequest(Generation):
     echo: bool = False
     logprobs: int | None = None
     best_of: int | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_embeddings(cls, given: Any) -> Any:
+        """Who sends embeddings sends no prompt; what is wrong is not the prompt."""
+        if isinstance(given, dict) and given.get("prompt_embeds"):
+            raise refused("prompt_embeds", REFUSED["prompt_embeds"][0])
+        return given
+
+
+class TokenSampling(Generation):
+    """How to generate, where tokens are all that is wanted."""
+
+    max_tokens: int | None = None
+    logprobs: int | None = None
+    detokenize: bool | None = None
+    extra_args: dict[str, Any] | None = None
+
+
+class TokenRequest(BaseModel):
+    """POST /inference/v1/generate."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    token_ids: Annotated[list[int], Field(min_length=1, max_length=2**22)]
+    sampling_params: TokenSampling
+    model: str | None = Field(None, max_length=1024)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    output_mode: Literal["tokens", "text"] = "tokens"
+    return_token_ids: bool | None = None
+    request_id: str | None = Field(None, min_length=1, max_length=128, pattern=r"^[\w.:-]+$")
+    priority: int = Field(0, ge=-(2**31), le=2**31)
+    cache_salt: str | None = Field(None, min_length=1, max_length=1024)
+
+
+class ChatBatchRequest(BaseModel):
+    """POST /v1/chat/completions/batch: the fields of a chat request, with many conversations as its messages."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    messages: Annotated[
+        list[Annotated[list[dict[str, Any]], Field(min_length=1, max_length=65536)]],
+        Field(min_length=1, max_length=MAX_PROMPTS),
+    ]
+    stream: Literal[False] | None = None
 
 
 class EmbeddingRequest(BaseModel):

@@ -137,7 +137,7 @@ class _Said:
                 self.kind = _KINDS[str(value).upper()]
             elif name in ("normalize", "use_activation"):
                 self.normalize = bool(value)
-            elif name != "task" or value != "embed":
+            elif name != "task" or value not in ("embed", "token_embed"):
                 raise RefusedError(f"pooler_config: {name} is not supported.", field="pooler_config", value=value)
 
 

@@ -35,12 +35,12 @@ async def answer(request: Request, server: Server) -> Response | EventStream | N
     server.check_model(body.model)
     headers = server.unknown(body.unknown_fields(), ChatRequest)
     talk = await begin(server, body, request, "chatcmpl-")
-    made = _Answer(body, server, talk)
+    made = Answer(body, server, talk)
     return await reply(request, talk, headers, made.whole, made.events)
 
 
 @dataclass(slots=True)
-class _Answer:
+class Answer:
     """One answer in the making."""
 
     body: ChatRequest

@@ -1,0 +1,1 @@
+"""Facade: vllm.benchmarks.lib.utils."""
