@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -113,8 +114,20 @@ def test_no_deps_leaves_torch_alone(wheel: Path, tmp_path: Path) -> None:
     assert str(env.site) in env.run(env.python, "-c", GENERATES, cwd=tmp_path)
 
 
-def test_uv(tree: Path, tmp_path: Path) -> None:
-    """As written, but for --no-deps: --force-reinstall would make uv fetch torch anew from the index."""
+def test_uv_as_it_is_written(tree: Path, tmp_path: Path) -> None:
+    """In an environment of uv's own, with every dependency from the index; torch as it is here, lest it be 3 GB."""
+    uv, env = needed("uv"), Env(tmp_path / "env")
+    (tmp_path / "here.txt").write_text(f"torch=={version('torch')}\n")
+    variables = {"VIRTUAL_ENV": str(env.prefix), "UV_CONSTRAINT": str(tmp_path / "here.txt")}
+    variables["UV_FIND_LINKS"] = os.environ.get("PIP_FIND_LINKS", "")
+    env.run(uv, "venv", "--python", sys.executable, env.prefix, cwd=tmp_path)
+    for _ in range(2):
+        env.run(uv, *["pip", "install", "-e", ".", "--force-reinstall"], cwd=tree, env=variables)
+    assert str(tree) in env.run(env.python, "-c", GENERATES, cwd=tmp_path)
+
+
+def test_uv_without_dependencies(tree: Path, tmp_path: Path) -> None:
+    """With --no-deps torch is left alone."""
     env = clean_env(tmp_path / "env")
     variables = {"VIRTUAL_ENV": str(env.prefix)}
     for _ in range(2):
