@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +32,8 @@ class Hub:
         """Answer this many requests with 429 first."""
         self.cut = 0
         """Break off this many answers of large files in the middle."""
+        self.slow = 0.0
+        """Seconds that an answer with a large file takes."""
         self.spoil = 0
         """Send this many files with a wrong content of the right length."""
         self.plain: dict[str, bytes] = {}
@@ -106,7 +109,10 @@ def serve() -> Iterator[Hub]:
                 self.wfile.write(body[: len(body) // 2])
                 self.close_connection = True
                 return
-            self.wfile.write(body)
+            pieces = 10 if hub.slow and len(body) > LARGE else 1
+            for k in range(pieces):
+                self.wfile.write(body[len(body) * k // pieces : len(body) * (k + 1) // pieces])
+                time.sleep(hub.slow / 10 if pieces > 1 else 0)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"

@@ -1,12 +1,18 @@
 """`vllm pull|list|show|rm` against a hub in all its moods: slow, cut off, busy, closed, wrong."""
 
+import contextlib
+import fcntl
 import hashlib
 import io
 import json
 import os
+import pty
 import random
+import struct
+import subprocess
 import sys
 import tarfile
+import termios
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +21,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.unit.loading.hub_server import Hub, serve
+from tools.house.source import ROOT
 from vllm.entrypoints.cli.main import main
 from vllm.errors import ModelLoadError, ModelNotFoundError
 from vllm.loading import inventory
@@ -64,6 +71,38 @@ def test_pull_list_show_rm(hub: Hub, cache: Path, capsys: pytest.CaptureFixture[
     assert main(["rm", "--yes", "facebook/opt-125m"]) == 0
     assert not list(cache.glob("models--*"))
     assert main(["rm", "--yes", "facebook/opt-125m"]) == 2
+
+
+def test_a_slow_hub_is_waited_for_and_a_terminal_shows_how_far_it_is(hub: Hub, tmp_path: Path) -> None:
+    """Also from a web server. In a log, where nobody watches, there is no bar."""
+    hub.slow = 0.3
+    hub.plain = {"/m/config.json": CONFIG, "/m/model.safetensors": WEIGHTS}
+    for number, name in enumerate(("facebook/opt-125m", f"{hub.url}/m/")):
+        for where in ("terminal", "log"):
+            home = {"HF_HOME": str(tmp_path / f"{where}{number}")}
+            said = _pull_in(where, name, {**os.environ, **home, "PYTHONPATH": str(ROOT)})
+            assert ("100%|" in said) == (where == "terminal"), said
+            assert "every hash right" in said or "Now: vllm serve" in said, said
+
+
+def _pull_in(where: str, name: str, environment: dict[str, str]) -> str:
+    """What `vllm pull` writes, on a pseudo-terminal or into a pipe."""
+    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "pull", name]
+    if where == "log":
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # a bar needs columns
+    with subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # what Linux says at the end of a terminal
+            while piece := os.read(ours, 65536):
+                said += piece
+    os.close(ours)
+    assert process.returncode == 0, said
+    return said.decode()
 
 
 def test_cut_off_goes_on(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
