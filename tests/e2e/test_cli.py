@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.http_server import KEY, Running, serving, wait_for
 
-VLLM = [sys.executable, "-m", "vllm.entrypoints.cli.main"]
+VLLM = [sys.executable, "-m", "vllm"]
 
 
 @pytest.fixture(scope="module")
