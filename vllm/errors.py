@@ -37,6 +37,13 @@ def quoted(value: object) -> str:
     return text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 3] + "..."
 
 
+def sentence(error: BaseException) -> str:
+    """What an error says, for a person: a file that may not be read is named first, without a number."""
+    if isinstance(error, PermissionError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}. Let the user who runs this read it."
+    return str(error)
+
+
 class VllmError(Exception):
     """Root of every exception raised on purpose."""
 

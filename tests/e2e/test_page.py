@@ -1,5 +1,6 @@
 """The page in a real browser: it chats, stops, shows probabilities, charts, lists and cancels, in two languages."""
 
+import json
 import os
 import shutil
 import threading
@@ -116,6 +117,104 @@ def test_probabilities_on_hover_and_focus(page) -> None:
     page.keyboard.press("ArrowRight")
     assert page.evaluate("document.activeElement === document.querySelectorAll('.token')[1]")
     assert "".join(tokens.all_text_contents()).strip() == last_answer(page).strip()
+    page.evaluate("dispatchEvent(new Event('beforeunload'))")
+    plain = page.evaluate("JSON.parse(sessionStorage.getItem('vllm-chat')).at(-1).content")
+    assert "".join(tokens.all_text_contents()) == plain
+
+
+SPLITS = """async seed => {
+  const { Aligner } = await import("/page/files/tokens.js");
+  const random = (n) => Math.floor((seed = (seed * 1103515245 + 12345) % 2147483648) / 65536) % n;
+  const words = ["he", " ", "cried", " cried", ".", "\\n", "\\n\\n", "  ", "I", "'m", " a", "a", "你", " <", "think"];
+  const faults = [];
+  for (let run = 0; run < 300; run += 1) {
+    const tokens = [], said = []; // said: text of the token in the answer; "" for thoughts and tags
+    for (let n = 1 + random(14); n; n -= 1) {
+      if (random(8) === 0) { // a character of three tokens, the first with a space
+        for (const [part, ...bytes] of [["", 0x20, 0xe9], ["", 0xbe], [" 龙", 0x99]]) {
+          said.push(part);
+          tokens.push({ token: "\\ufffd", bytes });
+        }
+      } else {
+        said.push(words[random(words.length)]);
+        tokens.push({ token: said.at(-1), bytes: [...new TextEncoder().encode(said.at(-1))] });
+      }
+    }
+    const all = said.join(""), cut = random(4) ? all.length : random(all.length + 1); // a stop string cuts the end
+    const aligner = new Aligner(), pieces = [], events = [];
+    for (let at = 0, shown = 0; at < tokens.length;) { // events: tokens, and text that may lag behind them
+      const upto = Math.min(tokens.length, at + 1 + random(4));
+      const end = Math.min(cut, said.slice(0, upto).join("").length);
+      const text = Math.max(shown, end - random(3) * random(4));
+      pieces.push(...aligner.add(all.slice(shown, text), tokens.slice(at, upto)));
+      events.push([all.slice(shown, text), tokens.slice(at, upto).map((one) => one.token)]);
+      [at, shown] = [upto, text];
+      if (at === tokens.length) pieces.push(...aligner.add(all.slice(shown, cut), []));
+    }
+    pieces.push(...aligner.add("", [], true));
+    const joined = pieces.map((one) => one.text).join("");
+    if (joined !== all.slice(0, cut)) faults.push([events, all.slice(0, cut), joined]);
+    const bare = pieces.filter((one) => !one.tokens.length);
+    if (bare.length) faults.push(["no colour", JSON.stringify(events), bare]);
+  }
+  return faults;
+}"""
+OTHERS = """async () => {
+  const { Aligner } = await import("/page/files/tokens.js");
+  const named = (said) => said.map((token) => ({ token, bytes: [...new TextEncoder().encode(token)] }));
+  const run = (...events) => {
+    const aligner = new Aligner(), pieces = [];
+    for (const [text, said] of events) pieces.push(...aligner.add(text, named(said)));
+    pieces.push(...aligner.add("", [], true));
+    return pieces.map((one) => `${one.text}|${one.tokens.map((token) => token.token)}`);
+  };
+  return [
+    run(["he", ["he"]], ["", [" "]], [" cried", ["cried"]]),
+    run(["", ["</", "think", ">"]], ["Hello", ["\\n\\n", "Hello"]], [" you", [" you"]]),
+    run(["Hello", [" Hello"]], [" you", ["you"]], ["!", []]),
+    run([" cr", [" cried"]]),
+    run(["x", ["y"]], ["z", ["z"]]),
+  ];
+}"""
+
+
+def test_coloured_tokens_together_are_the_answer(page) -> None:
+    """Whatever the events: several tokens in one, text later than its tokens, characters of several tokens."""
+    for seed in range(1, 6):
+        faults = page.evaluate(SPLITS, seed)
+        assert not faults, faults[0]
+    assert page.evaluate(OTHERS) == [
+        ["he|he", " | ", "cried|cried"],
+        ["Hello|Hello", " you| you"],
+        ["Hello| Hello", " you|you", "!|"],
+        [" cr| cried"],
+        ["x|", "z|z"],
+    ]
+
+
+def test_tokens_told_before_their_text_are_coloured_too(page) -> None:
+    """White space that may stand before a call comes with the text behind it; thoughts have tokens of their own."""
+
+    def event(delta: dict, *tokens: str) -> str:
+        told = [{"token": one, "logprob": -0.5, "bytes": list(one.encode()), "top_logprobs": []} for one in tokens]
+        choice = {"index": 0, "delta": delta, "logprobs": {"content": told}, "finish_reason": None}
+        return f"data: {json.dumps({'choices': [choice]})}\n\n"
+
+    events = [
+        event({"role": "assistant", "content": ""}),
+        event({"reasoning": "he said"}, "he", " said"),
+        event({}, "</think>"),
+        event({"content": "he"}, "he"),
+        event({}, " "),
+        event({"content": " cried"}, "cried"),
+        event({"content": " a", "reasoning": ""}, " a"),
+        event({"content": "loud."}, "loud", "."),
+    ]
+    body = "".join(events) + "data: [DONE]\n\n"
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
+    ask(page, "How did he say it?")
+    assert page.locator(".turn.assistant .text").last.text_content() == "he cried aloud."
+    assert page.locator(".token").all_text_contents() == ["he", " ", "cried", " a", "loud", "."]
 
 
 def test_stop_keeps_what_came(page, server: Running) -> None:

@@ -1,9 +1,11 @@
 """How a server starts, and what it says when it cannot."""
 
+import ctypes
 import errno
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -13,17 +15,18 @@ from pathlib import Path
 
 import pytest
 
+import vllm
 from tests.support.http_server import KEY, serving, wait_for
 from vllm.config.listen import ListenArgs
 from vllm.entrypoints.openai.listen import listen
 from vllm.errors import ValidationError
 
 
-def start(*flags: str, **environment: str) -> subprocess.CompletedProcess:
+def start(*flags: str, preexec_fn=None, **environment: str) -> subprocess.CompletedProcess:
     """Run the server as vLLM's users start it, until it ends."""
     words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags]
     env = {**os.environ, **environment}
-    return subprocess.run(words, capture_output=True, text=True, timeout=60, env=env)
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, env=env, preexec_fn=preexec_fn)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,34 @@ def test_one_line_says_what_stops_it(tmp_path: Path, flags: list[str], says: str
     assert says in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert len([line for line in done.stderr.splitlines() if not line.startswith("usage:") and line[:1] != " "]) == 1
+
+
+def as_nobody() -> None:
+    """In a child: root's right to open every file and every port is given up."""
+    for capability in (1, 2, 10):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_NET_BIND_SERVICE
+        ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+
+
+def test_what_may_not_be_read_or_bound_is_named_in_one_line(tmp_path: Path):
+    model = tmp_path / "model"
+    shutil.copytree(Path(vllm.__file__).parent / "builtin", model)
+    (tmp_path / "pem").write_text("nothing")
+    (tmp_path / "key").write_text("nothing")
+    weights, config = model / "model.safetensors", model / "config.json"
+    tls = ("--ssl-certfile", str(tmp_path / "pem"), "--ssl-keyfile", str(tmp_path / "key"))
+    cases = [(tmp_path / "key", tls), (tmp_path / "pem", tls), (weights, ("--model", str(model)))]
+    cases.append((config, ("--model", str(model))))
+    for secret, flags in cases:
+        secret.chmod(0)
+        done = start("--port", "0", *flags, preexec_fn=as_nobody)
+        secret.chmod(0o600)
+        lines = [line for line in done.stderr.splitlines() if "INFO" not in line]
+        assert done.returncode != 0 and len(lines) == 1, done.stderr
+        assert f"{secret}: Permission denied. Let the user who runs " in lines[0]
+    if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) > 80:
+        done = start("--port", "80", preexec_fn=as_nobody)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert "127.0.0.1:80: Permission denied. Ports below 1024 belong to root" in done.stderr
 
 
 def test_an_unknown_variable_can_end_the_start():

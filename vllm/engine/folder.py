@@ -83,13 +83,14 @@ def decoder_maker(tokenizer: Any) -> MakeDecoder | None:
 
 
 def token_text(tokenizer: Any) -> TokenText:
-    """The text of single tokens, remembered: logprobs ask for the same ones again and again."""
+    """The text of single tokens, remembered: logprobs ask for the same ones again and again. Put together they are the
+    whole text, but for characters of several tokens and a space that the whole loses at its start."""
     known: dict[int, str] = {}
 
     def text(token: int) -> str:
         found = known.get(token)
         if found is None:
-            found = known[token] = tokenizer.decode([token], skip_special_tokens=False)
+            found = known[token] = tokenizer.token_bytes(token).decode("utf-8", "replace")
         return found
 
     return text

@@ -69,6 +69,11 @@ class Model:
     compiler_words: dict[str, Any]
     """For structured output."""
 
+    @property
+    def token_bytes(self) -> Callable[[int], bytes] | None:
+        """The bytes of single tokens inside a text; None without a tokenizer."""
+        return None if self.tokenizer is None else self.tokenizer.token_bytes
+
 
 def _nothing() -> None:
     pass

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from vllm.engine.core import Engine
 from vllm.engine.recorder import Recorder
 from vllm.engine.wire import Abort, Add, Beat, Command, Failed, Frames, Message, News, Peek, Ready, Refused, frame
-from vllm.errors import CapacityError, RefusedError
+from vllm.errors import CapacityError, RefusedError, sentence
 from vllm.protocol.executor import Executor
 from vllm.protocol.step import StepPlan, StepResult
 from vllm.util.arith import largest
@@ -206,9 +206,9 @@ def main(build: Callable[[dict[str, object]], tuple[Engine, Ready]] = build) -> 
     except (BrokenPipeError, ConnectionResetError):
         os._exit(0)  # why: the front has gone, and nobody is left to tell
     except BaseException as error:  # why: whatever it is, the front must hear it before we go
-        told = isinstance(error, ValueError | Fatal)
-        text = str(error) if told else f"{type(error).__name__}: {error}"
-        if not isinstance(error, ValueError):
+        told = isinstance(error, ValueError | PermissionError | Fatal)
+        text = sentence(error) if told else f"{type(error).__name__}: {error}"
+        if not isinstance(error, ValueError | PermissionError):
             sys.excepthook(type(error), error, error.__traceback__)
         try:
             child.say(Failed(text[:2000]))

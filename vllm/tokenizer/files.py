@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vllm.errors import TokenizerError
+from vllm.errors import TokenizerError, sentence
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 UNLIMITED = int(1e30)  # why: the number by which others say "no limit", and which tools compare with
@@ -83,6 +83,8 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
+    except PermissionError as error:
+        raise TokenizerError(sentence(error)) from None
     except (OSError, UnicodeDecodeError, ValueError) as error:
         if isinstance(error, TokenizerError):
             raise

@@ -151,6 +151,12 @@ class Tokenizer:
         table = self.pieces
         return self.decode_whole(ids, spaces_between_special_tokens) if table is None else table.text(ids)
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """What a token is inside a text: a leading space is its own, and a part of a character is that part."""
+        table = self.pieces
+        piece = self.decode([token_id]) if table is None else table.piece(token_id)
+        return piece.encode("utf-8", "replace") if isinstance(piece, str) else piece
+
     def batch_decode(
         self, sequences: Iterable[Iterable[int]], skip_special_tokens: bool = False, **_: Any
     ) -> list[str]:

@@ -149,3 +149,16 @@ def test_stops_before_min_tokens_do_not_count():
 
 def test_no_stops():
     assert StopChecker([]).feed("abc") == ("abc", None)
+
+
+def test_the_bytes_of_tokens_put_together_are_those_of_the_text(tok):
+    """No space is lost where tokens meet, and characters of several tokens are whole; what the whole text loses at its
+    start alone may be more."""
+    if tok.pieces is None:
+        return  # tokens of such a decoder depend on each other
+    rng = random.Random(9)
+    for _ in range(300):
+        text = "".join(rng.choice("ab hé你😀 \n'.") for _ in range(rng.randint(1, 14)))
+        ids = tok.encode(text, add_special_tokens=False)
+        joined, whole = b"".join(map(tok.token_bytes, ids)).decode("utf-8", tok.pieces.errors), tok.decode(ids)
+        assert joined.endswith(whole) and joined.removesuffix(whole).strip(" ") == "", ids

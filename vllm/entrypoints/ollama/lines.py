@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from vllm.entrypoints.ollama.errors import ollama_error
-from vllm.entrypoints.openai.logprobs import chat_logprobs
+from vllm.entrypoints.openai.logprobs import TokenBytes, chat_logprobs
 from vllm.entrypoints.openai.stream import Form
 from vllm.outputs import CompletionOutput, RequestStateStats
 
@@ -44,7 +44,7 @@ def ending(reason: str, m: RequestStateStats, num_prompt: int, num_new: int) -> 
     }
 
 
-def logprobs(c: CompletionOutput, wanted: int) -> list[dict[str, Any]]:
+def logprobs(c: CompletionOutput, wanted: int, spell: TokenBytes | None) -> list[dict[str, Any]]:
     """Ollama's list: as OpenAI's chat has it, without the wrapper."""
-    found: list[dict[str, Any]] = chat_logprobs(c.token_ids, c.logprobs or (), wanted, False)["content"]
+    found: list[dict[str, Any]] = chat_logprobs(c.token_ids, c.logprobs or (), wanted, False, spell)["content"]
     return found

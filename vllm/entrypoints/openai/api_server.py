@@ -26,8 +26,8 @@ from vllm.config.cli import FlexibleArgumentParser
 from vllm.config.server import ServerArgs
 from vllm.config.server_compat import judge_server_others
 from vllm.config.server_flags import add_server_arguments
-from vllm.entrypoints.openai.listen import address_of, listen, refresh_tls
-from vllm.errors import EngineDeadError, ValidationError
+from vllm.entrypoints.openai.listen import address_of, check_tls_files, listen, refresh_tls
+from vllm.errors import EngineDeadError, ValidationError, sentence
 from vllm.formats.choose import choose
 from vllm.util import env
 from vllm.util.log import get_logger, set_level
@@ -82,6 +82,7 @@ async def _serve(engine_args: EngineArgs, args: ServerArgs, sock: socket.socket)
         traces = Traces(engine_args.otlp_traces_endpoint, name)
     server = Server(engine_args, args, front, metrics, traces)
     http = make_server(make_app(server), args)
+    check_tls_files(args)
     try:
         http.config.load()
     except OSError as error:
@@ -113,7 +114,7 @@ async def _serve(engine_args: EngineArgs, args: ServerArgs, sock: socket.socket)
             return 0
         raise EngineDeadError(front.client.dead)
     except (OSError, ValueError, EngineDeadError) as error:
-        cause = str(error)
+        cause = sentence(error)
         http.should_exit = True
         await answering
         return 1

@@ -73,6 +73,18 @@ def address_of(sock: socket.socket, scheme: str) -> str:
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
+def check_tls_files(args: ListenArgs) -> None:
+    """ValidationError that names the first TLS file that cannot be read, and why."""
+    named = {"ssl_certfile": args.ssl_certfile, "ssl_keyfile": args.ssl_keyfile, "ssl_ca_certs": args.ssl_ca_certs}
+    for field, path in named.items():
+        try:
+            if path is not None:
+                open(path, "rb").close()
+        except OSError as error:
+            who = "Let the user who runs the server read it." if error.errno == errno.EACCES else None
+            raise ValidationError(f"{field} {path}: {error.strerror}.", field=field, value=path, remedy=who) from None
+
+
 async def refresh_tls(context: ssl.SSLContext, certfile: str, keyfile: str) -> None:
     """Read the TLS files again whenever one of them changes; new connections use them. Never returns."""
     seen = _stamps(certfile, keyfile)

@@ -1,6 +1,6 @@
 """Log-probabilities in OpenAI's two shapes. Does not know: requests. Called by: routes/completions, routes/chat."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from vllm.engine.deliver import TokenText
@@ -9,6 +9,7 @@ from vllm.outputs import Logprob, PromptLogprobs
 _LOWEST = -9999.0
 """Stands for minus infinity, which JSON cannot say."""
 Found = Sequence[dict[int, Logprob] | None]
+TokenBytes = Callable[[int], bytes]
 
 
 def _value(found: Logprob) -> float:
@@ -54,20 +55,23 @@ class CompletionLogprobs:
         return {"text_offset": offsets, "token_logprobs": values, "tokens": tokens, "top_logprobs": tops}
 
 
-def chat_logprobs(token_ids: Iterable[int], found: Found, wanted: int, as_ids: bool) -> dict[str, Any]:
-    """The `logprobs` of a chat answer: one object per token."""
+def chat_logprobs(
+    token_ids: Iterable[int], found: Found, wanted: int, as_ids: bool, token_bytes: TokenBytes | None
+) -> dict[str, Any]:
+    """The `logprobs` of a chat answer: one object per token. Their bytes together are those of the text."""
     content = []
     for token_id, here in zip(token_ids, found, strict=True):
         assert here is not None
-        one = _chat_token(token_id, here[token_id], as_ids)
-        one["top_logprobs"] = [_chat_token(i, top, as_ids) for i, top in _best(here, wanted)]
+        one = _chat_token(token_id, here[token_id], as_ids, token_bytes)
+        one["top_logprobs"] = [_chat_token(i, top, as_ids, token_bytes) for i, top in _best(here, wanted)]
         content.append(one)
     return {"content": content}
 
 
-def _chat_token(token_id: int, found: Logprob, as_ids: bool) -> dict[str, Any]:
+def _chat_token(token_id: int, found: Logprob, as_ids: bool, token_bytes: TokenBytes | None) -> dict[str, Any]:
     text = _token(token_id, found, as_ids)
-    return {"token": text, "logprob": _value(found), "bytes": list(text.encode("utf-8", "replace"))}
+    raw = text.encode("utf-8", "replace") if as_ids or token_bytes is None else token_bytes(token_id)
+    return {"token": text, "logprob": _value(found), "bytes": list(raw)}
 
 
 def prompt_logprobs(found: PromptLogprobs | None) -> list[dict[str, Any] | None] | None:

@@ -89,7 +89,9 @@ class Reply:
     def probabilities(self, part: Part) -> dict[str, Any]:
         """The log-probabilities of a part, if they were asked for."""
         body = self.talk.body
-        return {"logprobs": logprobs(part.output, body.top_logprobs or 0)} if body.logprobs else {}
+        if not body.logprobs:
+            return {}
+        return {"logprobs": logprobs(part.output, body.top_logprobs or 0, self.talk.server.front.model.token_bytes)}
 
     async def whole(self) -> dict[str, Any]:
         """The answer in one object."""

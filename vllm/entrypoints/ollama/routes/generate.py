@@ -17,6 +17,7 @@ from vllm.entrypoints.ollama.routes.chat import Reply
 from vllm.entrypoints.ollama.schemas import GenerateRequest
 from vllm.entrypoints.ollama.translate import as_text, as_turn, served_name
 from vllm.entrypoints.openai.generate import label, open_flow
+from vllm.entrypoints.openai.logprobs import TokenBytes
 from vllm.entrypoints.openai.params import sampling_params
 from vllm.entrypoints.openai.schemas import CompletionRequest
 from vllm.entrypoints.openai.state import Server, read
@@ -92,7 +93,7 @@ async def _raw(request: Request, server: Server, body: GenerateRequest) -> Respo
     )
     name = label("ollama-", None, request)
     flow = await open_flow(server, asked, normalize_prompts(asked.prompt), params, name, special=True)
-    made = _Text(asked, flow, body.model, Usage(list(flow.deliveries)))
+    made = _Text(asked, flow, body.model, Usage(list(flow.deliveries)), server.front.model.token_bytes)
     if asked.stream:
         keep_alive_s = server.args.sse_keep_alive_interval
         return await EventStream.begun(request, Stream(made.events(), headers, flow.close, LINES, keep_alive_s))
@@ -111,6 +112,7 @@ class _Text:
     flow: Flow
     model: str
     usage: Usage
+    spell: TokenBytes | None
     reason: str = "stop"
 
     def _take(self, c: CompletionOutput) -> dict[str, Any]:
@@ -118,7 +120,7 @@ class _Text:
             self.reason = c.finish_reason
         told: dict[str, Any] = {"model": self.model, "created_at": moment(), "response": c.text}
         if self.asked.logprobs is not None:
-            told["logprobs"] = logprobs(c, self.asked.logprobs)
+            told["logprobs"] = logprobs(c, self.asked.logprobs, self.spell)
         return told
 
     def _end(self) -> dict[str, Any]:

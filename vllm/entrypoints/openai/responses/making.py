@@ -120,7 +120,8 @@ class Making:
         if not self.talk.body.logprobs:
             return []
         c, wanted = part.output, self.body.top_logprobs or 0
-        found: list[dict[str, Any]] = chat_logprobs(c.token_ids, c.logprobs or (), wanted, False)["content"]
+        spell = self.talk.server.front.model.token_bytes
+        found: list[dict[str, Any]] = chat_logprobs(c.token_ids, c.logprobs or (), wanted, False, spell)["content"]
         # why: the token that ends an answer has no text; whether it comes with the last that has is a matter of timing
         ends = c.finish_reason == "stop" and not isinstance(c.stop_reason, str)
         return found[:-1] if ends else found

@@ -60,7 +60,8 @@ class Answer:
         if not self.body.logprobs:
             return None
         as_ids = self.server.as_ids(self.body)
-        return chat_logprobs(c.token_ids, c.logprobs or (), self.body.top_logprobs or 0, as_ids)
+        spell = self.server.front.model.token_bytes
+        return chat_logprobs(c.token_ids, c.logprobs or (), self.body.top_logprobs or 0, as_ids, spell)
 
     def _role(self) -> str:
         last = self.body.messages[-1].get("role")

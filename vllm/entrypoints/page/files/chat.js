@@ -202,7 +202,8 @@ async function answer() {
         thought += delta.reasoning ?? delta.reasoning_content ?? "";
         for (const call of delta.tool_calls || []) take(calls, call);
         reason = choice.finish_reason || reason;
-        if (delta.content) turn.add(delta.content, choice.logprobs?.content);
+        const isElsewhere = !delta.content && (delta.reasoning || delta.reasoning_content || delta.tool_calls);
+        turn.add(delta.content ?? "", isElsewhere ? [] : choice.logprobs?.content);
       }
       turn.think(thought, Boolean(turn.content || calls.length || reason));
       turn.call(calls);

@@ -2,6 +2,7 @@
 
 import { word } from "./words.js";
 import { blocks, render } from "./markdown.js";
+import { Aligner } from "./tokens.js";
 
 const make = (name, className, said = "") => Object.assign(document.createElement(name), { className, textContent: said });
 
@@ -36,7 +37,7 @@ export class Turn {
     this.foot = make("div", "foot");
     this.root.append(make("div", "who", who), this.aside, this.text, this.foot);
     this.content = "";
-    this.hasTokens = false;
+    this.aligner = null; // since there are tokens
     this.shown = []; // blocks as they stand, each as JSON
     log.append(this.root);
   }
@@ -48,9 +49,9 @@ export class Turn {
   // New text: as it is, or token by token with what else was likely.
   add(said, tokens) {
     this.content += said;
-    if (tokens?.length) this.addTokens(tokens);
-    else if (this.hasTokens) this.text.append(said);
-    else this.draw();
+    if (tokens?.length) this.aligner ??= new Aligner();
+    if (this.aligner) this.addTokens(this.aligner.add(said, tokens ?? []));
+    else if (said) this.draw();
   }
 
   draw() {
@@ -66,19 +67,22 @@ export class Turn {
     });
   }
 
-  addTokens(tokens) {
-    for (const token of tokens) {
+  addTokens(pieces) {
+    for (const { text, tokens } of pieces) {
+      if (!tokens.length) {
+        this.text.append(text);
+        continue;
+      }
       const span = document.createElement("span");
-      const chance = Math.exp(token.logprob);
+      const chance = Math.min(...tokens.map((token) => Math.exp(token.logprob)));
       span.className = `token ${chance > 0.9 ? "" : chance > 0.5 ? "p1" : chance > 0.1 ? "p2" : "p3"}`;
-      span.textContent = token.token;
-      span.tabIndex = this.hasTokens ? -1 : 0; // one stop for the keyboard, arrows go on from there
-      const others = (token.top_logprobs || []).filter((other) => other.token !== token.token);
-      span.dataset.tip = [token, ...others]
+      span.textContent = text;
+      span.tabIndex = this.text.querySelector(".token") ? -1 : 0; // one stop for the keyboard, arrows go on from there
+      span.dataset.tip = tokens
+        .flatMap((token) => [token, ...(token.top_logprobs || []).filter((other) => other.token !== token.token)])
         .map((one) => `${(Math.exp(one.logprob) * 100).toFixed(1).padStart(5)} %  ${JSON.stringify(one.token)}`)
         .join("\n");
       this.text.append(span);
-      this.hasTokens = true;
     }
   }
 
@@ -121,6 +125,7 @@ export class Turn {
 
   // The turn is over: what it cost, and its buttons.
   end(notes, retry) {
+    if (this.aligner) this.addTokens(this.aligner.add("", [], true));
     this.text.hidden = !this.content;
     this.foot.replaceChildren(make("span", "", notes.join(" · ")));
     if (this.content) copyButton(this.foot, () => this.content);
