@@ -135,7 +135,7 @@ def test_same_bits_of_a_real_size(tmp_path: Path) -> None:
         assert among(llm, 255, 1, prompt, most=900) == expected
     with engine(tmp_path, max_num_seqs=40, max_num_batched_tokens=384, **given) as llm:
         assert among(llm, 20, 2, prompt, most=300) == expected
-    with engine(tmp_path, max_num_seqs=40, **{**given, "num_gpu_blocks_override": 70}) as llm:
+    with engine(tmp_path, max_num_seqs=40, **{**given, "num_gpu_blocks_override": 40}) as llm:
         assert among(llm, 30, 2, prompt, most=300) == expected
         assert llm.llm_engine.assembled.engine.scheduler.num_preempted > 0
 
