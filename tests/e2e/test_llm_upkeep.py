@@ -228,3 +228,23 @@ def test_new_weights_are_quantized_as_those_of_a_folder(load_format: str) -> Non
         assert text(made) != " Paris."
         made.llm_engine.load_weights(stored)
         assert text(made) == " Paris."
+
+
+def test_sleep_gives_the_memory_back(tmp_path: Path) -> None:
+    words = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "vocab_size": 32000}
+    sizes = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 6, "num_attention_heads": 8}
+    rest = {"max_position_embeddings": 256, "rms_norm_eps": 1e-5, "bos_token_id": 1, "eos_token_id": 2}
+    (tmp_path / "config.json").write_text(json.dumps({**words, **sizes, **rest, "tie_word_embeddings": False}))
+    limits = {"load_format": "dummy", "dtype": "float32", "skip_tokenizer_init": True, "kv_cache_memory_bytes": 1 << 25}
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    with LLM(model=str(tmp_path), **limits) as made:  # 58 million parameters, 230 MB
+        first = made.generate({"prompt_token_ids": [5, 6]}, GREEDY, use_tqdm=False)[0].outputs[0].token_ids
+        awake = resident()
+        made.sleep()
+        assert awake - resident() > 160 << 20
+        made.wake_up()
+        assert made.generate({"prompt_token_ids": [5, 6]}, GREEDY, use_tqdm=False)[0].outputs[0].token_ids == first
+        assert resident() - awake < 80 << 20

@@ -112,7 +112,11 @@ class Upkeep:
         self._parts.engine.vacate()
         self._parts.engine.release()
         gc.collect()
-        if self._parts.plan.worker.device != "cpu":
+        if self._parts.plan.worker.device == "cpu":
+            from vllm.platforms.pages import give_back
+
+            give_back()
+        else:
             import torch
 
             torch.accelerator.memory.empty_cache()
