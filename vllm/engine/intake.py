@@ -7,6 +7,7 @@ sequence. Called by: entrypoints (offline and server), before the engine's `add`
 
 import hashlib
 import itertools
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from vllm.errors import PromptError, RefusedError, ValidationError
 from vllm.inputs import TypedPrompt
 from vllm.protocol.request import Request, TokenSpan
 from vllm.sampling_params import SamplingParams
-from vllm.util.log import get_logger
+from vllm.util.log import get_logger, once
 
 _log = get_logger(__name__)
 _MASK64 = (1 << 64) - 1
@@ -131,7 +132,12 @@ class Intake:
         if params.structured_outputs is not None and "structured_output" not in features:
             raise RefusedError("structured_outputs needs a tokenizer.", field="structured_outputs")
         if params.extra_args and not self.reads_extra:
-            _log.warning("extra_args (%s): nothing reads them; they change no answer", ", ".join(params.extra_args))
+            # why: once and without names, for on a server clients choose them
+            once(
+                _log,
+                logging.WARNING,
+                "extra_args change no answer here; only logits_processors of the engine read them.",
+            )
         for name in ("watermarking", "flat_logprobs"):
             if getattr(params, name):
                 raise RefusedError(f"{name} is not supported yet.", field=name, value=True)
