@@ -32,7 +32,8 @@ from vllm.protocol.plan import SchedulerPlan
 from vllm.protocol.request import Request
 from vllm.protocol.seams import Observer, Resource
 from vllm.protocol.sequence import Sequence, Status
-from vllm.scheduler.scheduler import InFlight, Scheduler
+from vllm.scheduler.flight import InFlight
+from vllm.scheduler.scheduler import Scheduler
 from vllm.util.clock import SYSTEM, Clock
 
 CHECK_EVERY = 60.0

@@ -12,7 +12,7 @@ from vllm.protocol.events import SequenceUpdate
 from vllm.protocol.sequence import Sequence, Status
 from vllm.protocol.step import StepResult, TokenLogprobs
 from vllm.sampling_params import RepetitionDetectionParams
-from vllm.scheduler.scheduler import InFlight
+from vllm.scheduler.flight import InFlight
 
 NOTHING: list[tuple[int, TokenLogprobs]] = []
 """Shared by all updates without prompt logprobs, never added to: 512 empty lists in every step wake the collector."""

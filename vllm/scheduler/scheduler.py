@@ -12,9 +12,7 @@ Invariants: query tokens <= max_num_batched_tokens, rows <= max_num_seqs; a sequ
 admitted again; the best-ranked sequence always gets on. Called by: engine.
 """
 
-from collections.abc import Iterator
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, field
 
 from vllm.kv.manager import Hit, KVManager
 from vllm.protocol.plan import SchedulerPlan
@@ -23,30 +21,13 @@ from vllm.protocol.sequence import Sequence, Status
 from vllm.protocol.step import RowOpen, StepPlan
 from vllm.scheduler.admission import Door
 from vllm.scheduler.budget import StepBudget
+from vllm.scheduler.flight import InFlight
 from vllm.scheduler.policy import Queue, make_policy
 from vllm.scheduler.resources import Rows, claim, drop, extend
 from vllm.util.arith import largest
 
 DISPLACING = 8
 """Most of the waiting that one plan makes room for by preemption."""
-
-
-@dataclass(slots=True)
-class InFlight:
-    """What a submitted plan will change on the host once its result is here."""
-
-    step_id: int
-    sampled: list[Sequence] = field(default_factory=list)
-    sampled_query: list[int] = field(default_factory=list)
-    """Positions by which each of `sampled` was moved on when it was planned."""
-    chunks: list[tuple[Sequence, int]] = field(default_factory=list)
-    """Sequences that only computed known tokens, and how many."""
-    num_tokens: int = 0
-
-    def sequences(self) -> Iterator[Sequence]:
-        """Everybody in the step."""
-        yield from self.sampled
-        yield from (seq for seq, _ in self.chunks)
 
 
 class Scheduler:

@@ -10,7 +10,7 @@ from vllm.protocol.request import Request, TokenSpan
 from vllm.protocol.sequence import Sequence, Status
 from vllm.protocol.step import StepResult, TokenLogprobs
 from vllm.sampling_params import SamplingParams
-from vllm.scheduler.scheduler import InFlight
+from vllm.scheduler.flight import InFlight
 
 STOP = 40
 

@@ -12,7 +12,8 @@ from vllm.protocol.request import Request, TokenSpan
 from vllm.protocol.sequence import Sequence, Status
 from vllm.protocol.step import StepPlan, StepResult
 from vllm.sampling_params import SamplingParams
-from vllm.scheduler.scheduler import InFlight, Scheduler
+from vllm.scheduler.flight import InFlight
+from vllm.scheduler.scheduler import Scheduler
 
 LIMITS = SchedulerPlan(max_num_seqs=4, max_num_batched_tokens=16, max_model_len=64)
 

@@ -1,16 +1,20 @@
-"""From the prompts of a request to a Flow of outputs. Called by: routes/completions, routes/chat."""
+"""From prompts to a Flow of outputs, and from what is made of it to the answer. Called by: routes, talk."""
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, Protocol
 
+import msgspec
 from starlette.requests import Request
+from starlette.responses import Response
 
 from vllm.engine.deliver import Delivery
 from vllm.engine.front import Flow
 from vllm.entrypoints.openai.running import Label
 from vllm.entrypoints.openai.schemas import EmbeddingRequest, Generation
 from vllm.entrypoints.openai.state import Server, given_key
+from vllm.entrypoints.openai.stream import EventStream, Stream, unless_gone
 from vllm.entrypoints.openai.traces import CARRIED
 from vllm.errors import PromptError
 from vllm.features.structured_output.matching import Thinking
@@ -74,3 +78,30 @@ async def open_flow(
     flow = server.front.open(deliveries)
     server.open.add(name, flow)
     return flow
+
+
+class Made(Protocol):
+    """An answer in the making, in its two forms."""
+
+    async def whole(self) -> Any:
+        """In one piece."""
+
+    def events(self) -> AsyncGenerator[bytes, None]:
+        """In server-sent events."""
+
+
+async def give(
+    request: Request, server: Server, made: Made, flow: Flow, headers: dict[str, str], is_streamed: bool
+) -> Response | EventStream | None:
+    """The answer as it was asked for; None when the client has left. The flow is closed in any case."""
+    if is_streamed:
+        keep_alive_s = server.args.sse_keep_alive_interval
+        stream = Stream(made.events(), headers, flow.close, keep_alive_s=keep_alive_s, flow=flow)
+        return await EventStream.begun(request, stream)
+    try:
+        whole = await unless_gone(request, made.whole())
+    finally:
+        flow.close()
+    if whole is None:
+        return None
+    return Response(msgspec.json.encode(whole), headers=headers, media_type="application/json")

@@ -14,12 +14,12 @@ from starlette.responses import Response
 
 from vllm.engine.front import Flow
 from vllm.entrypoints.openai.errors import HttpError
-from vllm.entrypoints.openai.generate import label, open_flow
+from vllm.entrypoints.openai.generate import give, label, open_flow
 from vllm.entrypoints.openai.logprobs import CompletionLogprobs, prompt_logprobs
 from vllm.entrypoints.openai.params import sampling_params
 from vllm.entrypoints.openai.schemas import MAX_CHOICES, MAX_PROMPTS, CompletionRequest
 from vllm.entrypoints.openai.state import Server, read
-from vllm.entrypoints.openai.stream import DONE, EventStream, Stream, unless_gone
+from vllm.entrypoints.openai.stream import DONE, EventStream
 from vllm.entrypoints.openai.usage import Usage
 from vllm.inputs import TypedPrompt, normalize_prompts
 from vllm.outputs import CompletionOutput, RequestOutput
@@ -45,15 +45,7 @@ async def answer(request: Request, server: Server) -> Response | EventStream | N
     name = label("cmpl-", body.request_id, request)
     flow = await open_flow(server, body, prompts, params, name, special)
     made = _Answer(body, server, flow, name.name, prompts)
-    if body.stream:
-        keep_alive_s = server.args.sse_keep_alive_interval
-        stream = Stream(made.events(), headers, flow.close, keep_alive_s=keep_alive_s, flow=flow)
-        return await EventStream.begun(request, stream)
-    try:
-        whole = await unless_gone(request, made.whole())
-    finally:
-        flow.close()
-    return None if whole is None else Response(_json(whole), headers=headers, media_type="application/json")
+    return await give(request, server, made, flow, headers, bool(body.stream))
 
 
 def _params(body: CompletionRequest, server: Server, num_prompts: int) -> SamplingParams:
