@@ -31,7 +31,8 @@ def test_small_networks_say_what_transformers_says(tp: int, pp: int, tmp_path: P
     save(model, tmp_path)
     prompts = [prompt_of(n, seed=n) for n in (40, 1, 9, 57)]
     greedy = SamplingParams(temperature=0, max_tokens=64, ignore_eos=True)
-    with engine(tmp_path, tp, pp, dtype="float32", max_num_batched_tokens=64, max_num_seqs=8) as llm:
+    small = {"max_model_len": 256, "max_num_batched_tokens": 64, "max_num_seqs": 8}
+    with engine(tmp_path, tp, pp, dtype="float32", **small) as llm:
         outs = llm.generate([TokensPrompt(prompt_token_ids=p) for p in prompts], greedy, use_tqdm=False)
     for prompt, out in zip(prompts, outs, strict=True):
         tokens = list(out.outputs[0].token_ids)
@@ -54,7 +55,7 @@ def test_a_real_size(tp: int, pp: int, tmp_path: Path) -> None:
         with engine(tmp_path, *sizes, dtype="bfloat16", max_num_seqs=8) as llm:
             (out,) = llm.generate(TokensPrompt(prompt_token_ids=prompt), asked, use_tqdm=False)
             many = llm.generate([TokensPrompt(prompt_token_ids=prompt[:100])] * 8, asked, use_tqdm=False)
-            assert len({one.outputs[0].token_ids for one in many}) == 1
+            assert len({tuple(one.outputs[0].token_ids) for one in many}) == 1
         said = [entry[token].logprob for entry, token in zip(out.prompt_logprobs[1:], prompt[1:], strict=True)]
         found.append(torch.tensor(said))
     assert (found[0] - found[1]).abs().max() <= 0.05 * found[0].std() + 0.02

@@ -87,9 +87,12 @@ def choose_threads(weights: int, ranks: int, device: DeviceFacts, chosen: Choice
     said = env.number("OMP_NUM_THREADS")
     if said:
         return int(said)
-    if device.kind == "cpu" and weights < _SMALL_BYTES:
+    if device.kind != "cpu":
+        chosen.note("threads", 1, "the device does the arithmetic")
+        return 1
+    if weights < _SMALL_BYTES:
         chosen.note("threads", 1, f"the weights are only {human_bytes(weights)}")
         return 1
-    share = max(1, device.num_cores // ranks) if device.kind == "cpu" else device.num_cores
+    share = max(1, device.num_cores // ranks)
     chosen.note("threads", share, f"{device.num_cores} cores by affinity and quota")
     return share
