@@ -1,12 +1,13 @@
 """`vllm bench engine`: rows, ledger, picture and JSON on the built-in model; floors and ratios by given figures."""
 
 import json
+import sys
 import xml.etree.ElementTree as ET
 
 import pytest
 
 from vllm.entrypoints.bench.engine import shown
-from vllm.entrypoints.bench.picture import svg
+from vllm.entrypoints.bench.picture import LEFT, ROW, TOP, WIDE, draw
 from vllm.entrypoints.bench.recorded import VLLM, recorded, yardstick
 from vllm.entrypoints.cli.main import main
 
@@ -77,16 +78,40 @@ def test_recorded_figures():
     assert all(value > 0 for cases in VLLM.values() for value in cases.values())
 
 
-def test_bars_are_in_proportion():
-    rows = [{"case": "<b1>", "value": 2.0, "unit": "ms", "vllm": 4.0, "floor": 1.0}]
-    root = ET.fromstring(svg("a & b", rows))
-    ours, theirs = [float(e.get("width")) for e in root if e.get("height") == "14"]
+ROWS = [{"case": "<b1>", "value": 2.0, "unit": "ms", "vllm": 4.0, "floor": 1.0}]
+
+
+def test_bars_are_in_proportion(tmp_path):
+    draw(str(tmp_path / "rows.svg"), "a & b", ROWS)
+    root = ET.parse(tmp_path / "rows.svg").getroot()
+    ours, theirs = [float(e.get("width")) for e in root if e.get("height") == "14.0"]
     assert theirs == pytest.approx(2 * ours, rel=0.01)
     assert "<b1>" in [e.text for e in root]
 
 
+def test_a_png_has_the_same_bars(tmp_path):
+    from PIL import Image
+
+    draw(str(tmp_path / "rows.png"), "a & b", ROWS)
+    picture = Image.open(tmp_path / "rows.png")
+    assert picture.size == (2 * WIDE, 2 * (TOP + ROW + 12))
+    ours, theirs = [
+        sum(picture.getpixel((x, 2 * (TOP + y))) == colour for x in range(2 * LEFT, 2 * WIDE))
+        for y, colour in ((10, (0x25, 0x63, 0xEB)), (26, (0x9C, 0xA3, 0xAF)))
+    ]
+    assert theirs == pytest.approx(2 * ours, rel=0.02) and ours > 100
+    title = picture.crop((0, 0, 2 * WIDE, 60)).convert("L")
+    assert min(title.get_flattened_data() if hasattr(title, "get_flattened_data") else title.getdata()) < 100
+
+
+def test_a_png_without_pillow_is_refused_before_anything_is_measured(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert main([*ASKED[:2], "--picture", "rows.png"]) == 2
+    assert "pip install pillow" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
-    ("words", "named"), [(["b3"], "case 'b3'"), (["--scale", "2"], "scale"), (["--picture", "rows.png"], ".svg")]
+    ("words", "named"), [(["b3"], "case 'b3'"), (["--scale", "2"], "scale"), (["--picture", "rows.gif"], ".png")]
 )
 def test_bad_flags_are_named(capsys, words, named):
     assert main([*ASKED[:2], *words]) == 2

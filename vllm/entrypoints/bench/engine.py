@@ -2,7 +2,7 @@
 
     cases ─▶ figures ─┬─▶ the table          time, share of the floor, ratio to vLLM, host cost of a step
                       ├─▶ --ledger FILE      a JSON line per case, with moment, machine, versions
-                      └─▶ --picture FILE     an SVG
+                      └─▶ --picture FILE     an SVG or a PNG
 
 Dummy weights, no prefix cache, context 4,096, 512 rows, 0.85 of the memory, unless told otherwise.
 Called by: entrypoints/cli/bench.py.
@@ -38,13 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--scale", type=float, default=1.0, help="shrink lengths and counts, for slow machines (default: 1)")
     add("--output-json", metavar="FILE", help="write the rows there")
     add("--ledger", metavar="FILE", help="append a JSON line per row, such as benchmarks/ledger.jsonl")
-    add("--picture", metavar="FILE", help="draw the rows as an SVG")
+    add("--picture", metavar="FILE", help="draw the rows, as .svg or .png")
     usual = {"load_format": "dummy", "max_model_len": 4096, "max_num_seqs": 512, "gpu_memory_utilization": 0.85}
     add_engine_arguments(parser, enable_prefix_caching=False, **usual)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a row as soon as its case is done."""
+    from vllm.entrypoints.bench import picture
     from vllm.entrypoints.bench.cases import Cases
     from vllm.errors import ValidationError, nearest
 
@@ -53,8 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValidationError(f"case {case!r} is not known.{nearest(case, list(CASES))}", field="case", value=case)
     if not 0 < arguments.scale <= 1:
         raise ValidationError.of("scale", arguments.scale, "above 0 and at most 1")
-    if arguments.picture is not None and not arguments.picture.endswith(".svg"):
-        raise ValidationError.of("picture", arguments.picture, "a file that ends in .svg")
+    if arguments.picture is not None:
+        picture.check(arguments.picture)
     rows = []
     with make_llm(arguments) as llm:
         judge = Judge(llm, arguments)
@@ -72,9 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
                         json.dumps({"benchmark": "engine", **about(judge.device), **judge.about, **row}) + "\n"
                     )
     if arguments.picture is not None:
-        from vllm.entrypoints.bench.picture import svg
-
-        Path(arguments.picture).write_text(svg(judge.title, rows), encoding="utf-8")
+        picture.draw(arguments.picture, judge.title, rows)
     write_json(arguments.output_json, {**judge.about, "rows": rows})
     return 0
 
