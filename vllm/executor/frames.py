@@ -32,6 +32,9 @@ class Kind(IntEnum):
     STEP = 3
     RESULT = 4
     FAILED = 5
+    COLLECT = 6
+    PREPARE = 7
+    PREPARED = 8
 
 
 @dataclass(slots=True)
@@ -68,6 +71,9 @@ _DECODERS = {
     Kind.STEP: msgspec.msgpack.Decoder(StepPlan).decode,
     Kind.RESULT: msgspec.msgpack.Decoder(StepResult).decode,
     Kind.FAILED: msgspec.msgpack.Decoder(str).decode,
+    Kind.COLLECT: msgspec.msgpack.Decoder(None).decode,
+    Kind.PREPARE: msgspec.msgpack.Decoder(None).decode,
+    Kind.PREPARED: msgspec.msgpack.Decoder(tuple[int, float] | None).decode,
 }
 
 

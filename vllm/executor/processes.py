@@ -1,6 +1,6 @@
 """One worker process per rank, started as `python -m vllm.executor.worker_main`, fed through pipes.
 
-    engine ── the same StepPlan ──▶ every rank;   StepResult ◀── the driver: tp rank 0 of the last pipeline stage
+    engine ── submit, collect, prepare ──▶ every rank;   StepResult ◀── the driver: tp rank 0 of the last pipeline stage
 
 A rank that fails says why in one sentence and ends; then all end, and the next call here raises EngineDeadError with
 that sentence. Ranks end by themselves when this process does. Called by: assembly, for more than one device.
@@ -51,7 +51,7 @@ class ProcessExecutor:
         self._ranks: list[subprocess.Popen[bytes]] = []
         self._readers: list[FrameReader] = []
         self._selector = selectors.DefaultSelector()
-        self._results: deque[StepResult] = deque()
+        self._answers: deque[Any] = deque()
         self._refused: dict[int, list[tuple[int, int, str]]] = {}
         self._num_ready, self._cause = 0, ""
         try:
@@ -65,27 +65,21 @@ class ProcessExecutor:
 
     def submit(self, plan: StepPlan) -> None:
         """Send the plan to every rank."""
-        self._check()
-        data = frame(Kind.STEP, self._without_callables(plan))
-        for rank, process in enumerate(self._ranks):
-            assert process.stdin is not None
-            try:
-                write(process.stdin.fileno(), data)
-            except OSError:
-                self._hear_last_words(rank)
+        self._tell(Kind.STEP, self._without_callables(plan))
 
     def collect(self) -> StepResult:
         """Result of the oldest plan in flight, from the driver."""
-        while not self._results:
-            self._check()
-            self._listen()
-        result = self._results.popleft()
+        self._tell(Kind.COLLECT)
+        result: StepResult = self._answer()
         for seq_id, epoch, why in self._refused.pop(result.step_id, ()):
             _fail(result, seq_id, epoch, why)
         return result
 
-    def prepare(self) -> None:
-        """See `protocol.executor`: several ranks record nothing."""
+    def prepare(self) -> tuple[int, float] | None:
+        """See `protocol.executor`. Every rank does the same piece, for there are collectives in it."""
+        self._tell(Kind.PREPARE)
+        tried: tuple[int, float] | None = self._answer()
+        return tried
 
     def close(self) -> None:
         """End every rank: close its pipe, wait a little, then kill it."""
@@ -135,6 +129,24 @@ class ProcessExecutor:
         with contextlib.suppress(BrokenPipeError):
             write(process.stdin.fileno(), frame(Kind.START, start))
 
+    def _tell(self, kind: Kind, message: object = None) -> None:
+        """The same words to every rank."""
+        self._check()
+        data = frame(kind, message)
+        for rank, process in enumerate(self._ranks):
+            assert process.stdin is not None
+            try:
+                write(process.stdin.fileno(), data)
+            except OSError:
+                self._hear_last_words(rank)
+
+    def _answer(self) -> Any:
+        """The driver's next one."""
+        while not self._answers:
+            self._check()
+            self._listen()
+        return self._answers.popleft()
+
     def _listen(self) -> None:
         """Wait for a message of any rank. EngineDeadError when one has failed."""
         for key, _ in self._selector.select():
@@ -149,8 +161,8 @@ class ProcessExecutor:
     def _take(self, rank: int, kind: Kind, message: Any) -> None:
         if kind is Kind.READY:
             self._num_ready += 1
-        elif kind is Kind.RESULT:
-            self._results.append(message)
+        elif kind in (Kind.RESULT, Kind.PREPARED):
+            self._answers.append(message)
         else:
             # why: a rank that is killed breaks the others' connections, and one of them may be heard of first.
             time.sleep(0.1)

@@ -1,4 +1,6 @@
-"""The program of one rank: read a start message, build, say ready, then carry out plans until the pipe closes.
+"""The program of one rank: read a start message, build, say ready, then do as the engine says until the pipe closes:
+give a plan to the device, wait for the oldest, make a size of step ready. All ranks do the same in the same order, so
+that each collective meets its own.
 
 A thread of its own reads the pipe, so that the end of the parent ends this process even while it waits for another
 rank. Started by: processes. Speaks frames on the original stdout; whatever prints goes to stderr.
@@ -30,11 +32,17 @@ def main() -> None:
         _, start = inbox.get()
         runner = _build(start)
         write(out, frame(Kind.READY, start.rank))
+        tell = runner.is_driver
         while True:
-            _, plan = inbox.get()
-            result = runner.step(plan)
-            if runner.is_driver:
-                write(out, frame(Kind.RESULT, result))
+            kind, plan = inbox.get()
+            if kind is Kind.STEP:
+                runner.submit(plan)
+                continue
+            answer, kind = (
+                (runner.collect(), Kind.RESULT) if kind is Kind.COLLECT else (runner.prepare(), Kind.PREPARED)
+            )
+            if tell:
+                write(out, frame(kind, answer))
     except BaseException as error:  # why: whatever it is, the parent must hear it before we go
         sentence = f"{type(error).__name__}: {error}"
         try:

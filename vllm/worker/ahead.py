@@ -8,7 +8,9 @@
 
 The host knows every length ahead of time and no token: where a row's newest token is still on the device, the table of
 tokens holds -1. A row that has ended is found out by the host; what a step given before that writes goes to blocks that
-the row keeps until the step is over. Invariants: no drafts, one rank. Called by: executor.
+the row keeps until the step is over. Over several ranks each holds all logits, the same to the bit, and chooses for
+itself; what is done never depends on time, so their collectives meet. Invariants: no drafts, one stage. Called by:
+executor.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import torch
 from vllm.layers.build import Model
 from vllm.ops.rows import FORBIDDEN
 from vllm.ops.table import Kernels
+from vllm.parallel.mesh import Mesh
 from vllm.platforms.base import Fetched, platform_of
 from vllm.protocol.kv import KVPlan
 from vllm.protocol.plan import WorkerPlan
@@ -82,9 +85,10 @@ class AheadRunner(Runner):
         kv_plan: KVPlan,
         extra_stages: Iterable[Stage | Head] = (),
         record: bool = True,
+        mesh: Mesh | None = None,
     ) -> None:
         """`record`: decode steps and those with a few chunks of prompts beside them become graphs."""
-        super().__init__(model, slabs, ops, worker_plan, kv_plan, extra_stages=extra_stages)
+        super().__init__(model, slabs, ops, worker_plan, kv_plan, mesh, extra_stages)
         with torch.inference_mode():
             mode = worker_plan.logprobs_mode
             self._resident = Resident(self.rows, self._device, BUCKETS[-1], model.vocab, mode)

@@ -53,11 +53,12 @@ def make_runner(
     if device.type == "cpu":
         give_back()
     has_experts = any(isinstance(b.ffn, MoE) for b in decoder.blocks)
-    record = _may_record(ops, worker_plan, has_experts) and mesh.pp.size * mesh.tp.size == 1
-    if mesh.pp.size * mesh.tp.size > 1 or not platform_of(device).runs_behind():
+    record = _may_record(ops, worker_plan, has_experts)
+    if mesh.pp.size > 1 or not platform_of(device).runs_behind():
+        record = record and mesh.pp.size * mesh.tp.size == 1
         tapes = make_tapes(model, ops, kv_plan, worker_plan) if record else None
         return Runner(model, slabs, ops, worker_plan, kv_plan, mesh, extra_stages, tapes=tapes)
-    runner = AheadRunner(model, slabs, ops, worker_plan, kv_plan, extra_stages, record)
+    runner = AheadRunner(model, slabs, ops, worker_plan, kv_plan, extra_stages, record, mesh)
     runner.held = platform_of(device).hold(worker_plan.step_bytes, worker_plan.graph_bytes, device.index or 0)
     return runner
 

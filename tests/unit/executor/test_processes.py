@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from safetensors.torch import save_file
 
 from tests.unit.worker.helpers import Host, make_worker_plan, random_weights
+from tests.unit.worker.test_ahead import requests_of, run
+from vllm.engine.core import Engine
 from vllm.errors import EngineDeadError
 from vllm.executor.frames import FrameReader, Kind, frame, pack_kv, unpack_kv, write
 from vllm.executor.local import LocalExecutor
@@ -18,7 +21,7 @@ from vllm.executor.processes import ProcessExecutor
 from vllm.kv.groups import make_kv_plan
 from vllm.parts.hf import HFConfig
 from vllm.planning.describe import describe
-from vllm.protocol.plan import LoadPlan
+from vllm.protocol.plan import LoadPlan, SchedulerPlan
 from vllm.sampling_params import SamplingParams
 
 CONFIG = {
@@ -113,6 +116,35 @@ def _check_same(got, expected):
 
 def test_two_tensor_ranks_say_what_one_says(pair, alone):
     _check_same(_run(pair, alone[0]), alone[2])
+
+
+BEHIND = """
+import vllm.platforms.cpu
+vllm.platforms.cpu.PLATFORM.runs_behind.__func__.__code__ = (lambda self: True).__code__
+"""
+"""Read by every Python that starts with its folder on the path: there a CPU is a device that runs behind."""
+
+
+def test_two_ranks_whose_steps_run_ahead_say_what_one_says(alone, folder, tmp_path, monkeypatch):
+    """The engine has two plans in flight, idle ranks record what they may, and all of them choose the same tokens."""
+    (tmp_path / "sitecustomize.py").write_text(BEHIND)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    kv_plan, load, expected = alone
+    plan = make_worker_plan(tp_size=2, num_threads=1, kernels={})
+    executor = ProcessExecutor(plan, kv_plan, load, CONFIG)
+    try:
+        pieces = [executor.prepare() for _ in range(3)]
+        assert all(piece is not None for piece in pieces), "these ranks have sizes of steps to make ready"
+        _check_same(_run(executor, kv_plan), expected)
+        requests = [r for r in requests_of(0, plain=False) if not r.sampling.logits_processors]
+        engine = Engine(SchedulerPlan(6, 24, 128, run_ahead=1), kv_plan, executor)
+        said = run(engine, requests)
+        assert engine.kv.num_hit > 0
+    finally:
+        executor.close()
+    described = describe(HFConfig(CONFIG))
+    one = LocalExecutor(described.decoder, described.weights, replace(plan, tp_size=1), kv_plan, load)
+    assert run(Engine(SchedulerPlan(16, 512, 128), kv_plan, one), requests) == said
 
 
 def test_functions_cannot_travel_and_fail_alone(pair, alone):
