@@ -111,10 +111,21 @@ class Val:
         return self._op(o, "fdiv", "sdiv", True)
 
     def __floordiv__(self, o: Any) -> Val:
-        return self._op(o, "fdiv", "sdiv")
+        return self._op(self._divisor(o), "fdiv", "sdiv")
 
     def __mod__(self, o: Any) -> Val:
-        return self._op(o, "frem", "srem")
+        return self._op(self._divisor(o), "frem", "srem")
+
+    def _divisor(self, o: Any) -> Any:
+        """An integer divisor that is no constant, taken as 1 where it is not positive.
+
+        A helper that comes late may read another call's arguments. It claims nothing, but what stands before the
+        claims it computes, and a division by nothing ends the process.
+        """
+        if self.is_float or not isinstance(o, Val) or isinstance(o.v, ir.Constant):
+            return o
+        one = o.k.const(1, o.elem).splat(o.lanes)
+        return Val(o.k, o.k.b.select((o > 0).v, o.v, one.v))
 
     def __and__(self, o: Any) -> Val:
         return self._op(o, "", "and_")
