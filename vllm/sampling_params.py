@@ -59,8 +59,16 @@ class StructuredOutputsParams:
         given = [name for name in _KINDS if getattr(self, name) not in (None, False)]
         if len(given) != 1:
             raise ValidationError.of("structured_outputs", given, f"given exactly one of {', '.join(_KINDS)}")
+        if not isinstance(self.json, str | Mapping | None):
+            raise ValidationError.of("structured_outputs.json", self.json, "a JSON schema: a string or an object")
         if self.json is not None and not isinstance(self.json, str):
             _check_depth(self.json)
+        for name in ("grammar", "structural_tag", "whitespace_pattern"):
+            if not isinstance(getattr(self, name), str | None):
+                raise ValidationError.of(f"structured_outputs.{name}", getattr(self, name), "a string")
+        for name in ("json_object", "disable_any_whitespace", "disable_additional_properties"):
+            if not isinstance(getattr(self, name), bool | None):
+                raise ValidationError.of(f"structured_outputs.{name}", getattr(self, name), "true or false")
         if self.regex is not None and (not isinstance(self.regex, str) or "\0" in self.regex):
             raise ValidationError.of("structured_outputs.regex", self.regex, "a string without NUL")
         if self.choice is not None:

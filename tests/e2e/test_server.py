@@ -119,6 +119,9 @@ def test_chat(server: Running):
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 
 
+SCHEMA = "response_format.json_schema.schema"
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "param"),
     [
@@ -147,6 +150,15 @@ COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
         (COMPLETIONS, {"prompt": "a", "best_of": 4}, 400, "best_of"),
         (COMPLETIONS, {"prompt": "a", "structured_outputs": {"regex": "(a"}}, 400, "structured_outputs"),
         (COMPLETIONS, {"prompt": "a", "response_format": {"type": "yaml"}}, 400, "response_format.type"),
+        (COMPLETIONS, {"prompt": "a", "structured_outputs": {"json": True}}, 400, "structured_outputs.json"),
+        (COMPLETIONS, {"prompt": "a", "structured_outputs": {"grammar": 1}}, 400, "structured_outputs.grammar"),
+        (COMPLETIONS, {"prompt": "a", "vllm_xargs": {"a": [2**64]}}, 400, "vllm_xargs.a.0"),
+        (COMPLETIONS, b'{"prompt": "a", "vllm_xargs": {"a": 1e999}}', 400, "vllm_xargs.a"),
+        (COMPLETIONS, b'{"prompt": "a", "vllm_xargs": {"a": NaN}}', 400, "vllm_xargs.a"),
+        (COMPLETIONS, {"prompt": "a", "vllm_xargs": 1}, 400, "vllm_xargs"),
+        (COMPLETIONS, {"prompt": "a", "seed": -(2**63) - 1}, 400, "seed"),
+        (COMPLETIONS, b'{"prompt": "a", "unknown": ' + b"9" * 4000 + b"}", 400, "unknown"),
+        (COMPLETIONS, b'{"prompt": "\\ud800"}', 400, None),
         (COMPLETIONS, {"prompt": "a", "model": "gpt-4"}, 404, "model"),
         (COMPLETIONS, b" " * (33 * 2**20), 413, None),
         (CHAT, {"messages": []}, 400, "messages"),
@@ -156,6 +168,14 @@ COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
         (CHAT, {"messages": MESSAGES, "top_logprobs": 2}, 400, "top_logprobs"),
         (CHAT, {"messages": MESSAGES, "chat_template": "{{1}}"}, 400, "chat_template"),
         (CHAT, {"messages": MESSAGES, "modalities": ["audio"]}, 400, "modalities"),
+        (CHAT, {"messages": [{"role": "user", "content": "x " * 2**21}]}, 400, "prompt"),
+        (
+            CHAT,
+            {"messages": MESSAGES, "response_format": {"type": "json_schema", "json_schema": {"schema": 1}}},
+            400,
+            SCHEMA,
+        ),
+        ("/tokenize", {"prompt": "x" * 2**24}, 400, "prompt"),
         ("/detokenize", {"tokens": [10**9]}, 400, "tokens"),
         ("/tokenize", {}, 400, "prompt"),
         ("/v1/nothing", {}, 404, None),

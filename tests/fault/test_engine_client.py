@@ -17,7 +17,7 @@ from tests.fakes.engine_program import ASLEEP, BUSY, CRASH, KV, LATER, MAX_LEN, 
 from tests.fakes.fingerprint import reference
 from vllm.engine import child
 from vllm.engine.client import EngineClient
-from vllm.errors import EngineDeadError
+from vllm.errors import EngineDeadError, ValidationError
 from vllm.protocol.events import SequenceUpdate
 from vllm.protocol.request import Request, TokenSpan
 from vllm.sampling_params import SamplingParams
@@ -254,6 +254,29 @@ def test_an_engine_that_cannot_start_says_why():
             await client.start()
         with pytest.raises(EngineDeadError):
             client.add(request("a"), lambda update: None)
+        await client.stop()
+
+    asyncio.run(scenario())
+
+
+def test_what_cannot_be_sent_or_read_is_refused_alone():
+    async def scenario() -> None:
+        client = EngineClient({})
+        await client.start()
+        others = [Caller(client, request(f"{i}", max_tokens=100)) for i in range(3)]
+        unsendable = request("unsendable")
+        unsendable.sampling.extra_args = {"a": 2**64}
+        with pytest.raises(ValidationError, match="cannot be sent"):
+            client.add(unsendable, lambda update: None)
+        wrong = request("wrong")
+        wrong.sampling.bad_words = {"no": "list"}  # an engine of today's front never meets it
+        refused = Caller(client, wrong)
+        await all_done([*others, refused])
+        assert "cannot be read" in refused.error and "bad_words" in refused.error
+        for caller in [*others, after := Caller(client, request("after"))]:
+            await caller.done
+            caller.check()
+        assert client.num_restarts == 0 and after.num_tokens == 60
         await client.stop()
 
     asyncio.run(scenario())

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from vllm.engine.wire import Beat, Command, Failed, Frames, Message, Ready, frame
+from vllm.engine.wire import Beat, Failed, Frames, Message, Ready
 from vllm.util import env
 
 PROGRAM = "vllm.entrypoints.engine_main"
@@ -65,10 +65,10 @@ class Child(asyncio.Protocol):
         assert self._process is not None
         return self._process.pid
 
-    def send(self, commands: Sequence[Command]) -> None:
-        """Send commands in order."""
+    def send(self, commands: Sequence[bytes]) -> None:
+        """Send commands, framed, in order."""
         if commands and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(b"".join(map(frame, commands)))
+            self._transport.write(b"".join(commands))
 
     def look(self) -> None:
         """End the process if it hangs. Called about twice a second."""

@@ -18,8 +18,8 @@ from vllm.engine.child import Child
 from vllm.engine.glance import Glance
 from vllm.engine.journal import Entry, Journal, Sink
 from vllm.engine.stats import EngineStats
-from vllm.engine.wire import Abort, Add, Message, News, Peek, Ready, Refused, Reset
-from vllm.errors import EngineDeadError
+from vllm.engine.wire import Abort, Add, Message, News, Peek, Ready, Refused, Reset, frame
+from vllm.errors import EngineDeadError, ValidationError
 from vllm.protocol.events import SequenceUpdate
 from vllm.protocol.request import Request
 from vllm.util.log import get_logger
@@ -102,7 +102,11 @@ class EngineClient:
         """Queue a request; while the engine is restarted it waits. EngineDeadError when none will come."""
         if self.dead or self._is_stopping:
             raise EngineDeadError(f"The engine has stopped: {self.dead or 'the server ends'}")
-        self._journal.open(request, sink)
+        try:
+            data = frame(Add(request))
+        except (TypeError, OverflowError, RecursionError) as error:
+            raise ValidationError(f"The request holds something that cannot be sent to the engine: {error}.") from None
+        self._journal.open(request, sink).frame = data
         self._send_due()
 
     def abort(self, request_id: str, index: int | None = None) -> None:
@@ -110,7 +114,7 @@ class EngineClient:
         if request_id in self._journal:
             self._journal.drop(request_id, index)
             if self.is_serving and self._child is not None:
-                self._child.send([Abort(request_id, index)])
+                self._child.send([frame(Abort(request_id, index))])
             self._send_due()
 
     async def peek(self) -> Glance | None:
@@ -119,7 +123,7 @@ class EngineClient:
             return None
         if self._glance is None or self._glance.done():
             self._glance = asyncio.get_running_loop().create_future()
-            self._child.send([Peek()])
+            self._child.send([frame(Peek())])
         # why: all who look at once share one answer; one who leaves must not take it from the others.
         done, _ = await asyncio.wait([self._glance], timeout=PEEK_S)
         return self._glance.result() if done else None
@@ -127,7 +131,7 @@ class EngineClient:
     def reset_prefix_cache(self) -> None:
         """Forget every cached prefix."""
         if self.is_serving and self._child is not None:
-            self._child.send([Reset()])
+            self._child.send([frame(Reset())])
 
     # -- one engine after the other ------------------------------------------------------------------------------------
 
@@ -204,7 +208,9 @@ class EngineClient:
         due = self._journal.due()
         self._num_sent += len(due)
         self._unseen.extend(entry.request.prompt_len for entry in due)
-        self._child.send([Add(entry.request, entry.emitted) for entry in due])
+        self._child.send([entry.frame or frame(Add(entry.request, entry.emitted)) for entry in due])
+        for entry in due:
+            entry.frame = b""
 
 
 def _fail(entry: Entry, why: str) -> None:

@@ -162,7 +162,7 @@ class Intake:
             )
         else:
             assert isinstance(text, str)
-            self._refuse_endless(text)
+            self.refuse_endless(text)
             ids = self.tokenizer.encode(text, add_special_tokens=special)
         if not ids:
             raise PromptError("The prompt has no tokens. Give at least one.", field="prompt", value=text)
@@ -173,7 +173,7 @@ class Intake:
         self._fits(len(ids))
         return text, ids
 
-    def _refuse_endless(self, text: str) -> None:
+    def refuse_endless(self, text: str) -> None:
         """A text that cannot fit whatever its tokens are is refused before it costs tokenizer time."""
         longest_token = 256
         if len(text) > self.limits.max_model_len * longest_token:

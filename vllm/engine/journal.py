@@ -33,6 +33,8 @@ class Entry:
     strikes: int = 0
     num_alone: int = 0
     """Strikes that were nobody else's too."""
+    frame: bytes = b""
+    """The request as it is first sent, while nothing of it has changed."""
 
 
 class Journal:
@@ -85,6 +87,7 @@ class Journal:
             return
         if index is not None:
             entry.emitted.pop(index, None)
+            entry.frame = b""
         if index is None or not entry.emitted:
             del self._entries[request_id]
 

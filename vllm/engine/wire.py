@@ -122,9 +122,13 @@ class Frames:
         finally:
             del held[:start]
 
-    def commands(self) -> Iterator[Command]:
-        """Whole commands taken so far."""
-        return map(_commands.decode, self._bodies())
+    def commands(self) -> Iterator[Command | Refused]:
+        """Whole commands taken so far; a request with something in it that cannot be read is refused alone."""
+        for body in self._bodies():
+            try:
+                yield _commands.decode(body)
+            except msgspec.ValidationError as error:
+                yield Refused(msgspec.msgpack.decode(body)["request"]["request_id"], f"it cannot be read: {error}")
 
     def messages(self) -> Iterator[Message]:
         """Whole messages taken so far."""

@@ -133,13 +133,21 @@ class Child:
             return None
 
     def _read(self) -> None:
-        frames = Frames()
-        with contextlib.suppress(ConnectionError):  # why: a front that is gone may also say so with a reset
+        try:
+            frames = Frames()
             while data := self._sock.recv(1 << 20):
                 frames.feed(data)
                 for command in frames.commands():
-                    self._inbox.put(command)
-        os._exit(0)
+                    if isinstance(command, Refused):
+                        self.say(command)
+                    else:
+                        self._inbox.put(command)
+            os._exit(0)
+        except ConnectionError:  # why: a front that is gone may also say so with a reset
+            os._exit(0)
+        except BaseException as error:  # why: an engine that hears nothing any more would look alive for ever
+            sys.excepthook(type(error), error, error.__traceback__)
+            os._exit(1)
 
     def _beat(self) -> None:
         with contextlib.suppress(ConnectionError):

@@ -97,7 +97,13 @@ class Tokenizer:
 
     def _ids(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[int]]:
         assert self.backend_tokenizer is not None
-        made = self.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+        try:
+            made = self.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # why: no `Exception`, and its class has no public name
+                raise
+            why = "The tokenizer gives up on a run of characters without a break that is so long."
+            raise ValidationError(why, field="text", remedy="Put spaces or line breaks into it.") from None
         return [one.ids for one in made]
 
     def _pair(self, text: str, text_pair: str, add_special_tokens: bool) -> list[int]:

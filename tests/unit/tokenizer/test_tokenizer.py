@@ -165,6 +165,22 @@ def test_what_is_no_text(bad, tmp_path):
         ours.encode_batch(bad if isinstance(bad, list) else [bad])
 
 
+def test_a_backend_that_panics_is_an_error_of_the_text(tmp_path, monkeypatch):
+    """The class that Rust's panics have in Python is no Exception, so nobody below the server would catch it."""
+
+    class PanicException(BaseException):
+        pass
+
+    class Panics:
+        def encode_batch_fast(self, texts, add_special_tokens):
+            raise PanicException("retry-limit-in-match over")
+
+    tokenizer = load(save(byte_level(), tmp_path))
+    monkeypatch.setattr(tokenizer, "backend_tokenizer", Panics())
+    with pytest.raises(ValidationError, match="without a break"):
+        tokenizer.encode("x" * 100)
+
+
 def test_missing_and_broken_files(tmp_path):
     with pytest.raises(TokenizerError, match="no tokenizer folder"):
         load(tmp_path / "none")

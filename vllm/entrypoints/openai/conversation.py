@@ -50,6 +50,7 @@ async def conversation_ids(server: Server, body: Conversation, **variables: Any)
 
     def make() -> tuple[str, list[int]]:
         text = render(tokenizer, body.messages, **options)
+        server.front.model.intake.refuse_endless(text)
         # why: a template writes its own special tokens
         return text, tokenizer.encode(text, add_special_tokens=bool(body.add_special_tokens))
 

@@ -8,10 +8,10 @@ import hmac
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from vllm.chat.template import shown_template
 from vllm.config.args import EngineArgs
@@ -35,11 +35,6 @@ from vllm.version import __version__
 _log = get_logger("vllm.server")
 _TOLD = 256
 """Most names of unknown fields that the log tells of, each once."""
-MAX_BODY = 32 * 2**20
-"""Most bytes of a request's body."""
-_MOST_READ = 2 * MAX_BODY
-"""Most bytes that are read, the rest of them for nothing: many clients read no answer before all is sent."""
-Body = TypeVar("Body", bound=BaseModel)
 
 
 @dataclass(slots=True)
@@ -201,28 +196,3 @@ def given_key(request: Request) -> bytes:
     if scheme.lower() != "bearer":
         token = request.headers.get("x-api-key", "")  # why: Anthropic's clients send it so
     return hashlib.sha256(token.strip().encode()).digest()
-
-
-async def read(request: Request, schema: type[Body]) -> Body:
-    """The body, checked against its schema. HttpError 413 when it is too large, pydantic's error when it is wrong."""
-    body, length = bytearray(), 0
-    said = request.headers.get("content-length", "")
-    if said.isdecimal() and (len(said) > 20 or int(said) > _MOST_READ):
-        raise _too_large()
-    try:
-        async for piece in request.stream():
-            length += len(piece)
-            if length <= MAX_BODY:
-                body += piece
-            elif length > _MOST_READ:
-                break
-    except ClientDisconnect:
-        raise HttpError(400, "The client left.") from None
-    if length > MAX_BODY:
-        raise _too_large()
-    return schema.model_validate_json(bytes(body))
-
-
-def _too_large() -> HttpError:
-    """413, and the end of the connection: what is still coming will not be read."""
-    return HttpError(413, f"The body is larger than {MAX_BODY} bytes.", headers={"connection": "close"})

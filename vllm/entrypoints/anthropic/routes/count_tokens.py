@@ -5,7 +5,8 @@ from starlette.responses import JSONResponse, Response
 
 from vllm.entrypoints.anthropic.schemas import CountRequest
 from vllm.entrypoints.anthropic.translate import as_chat
-from vllm.entrypoints.openai.state import Server, read
+from vllm.entrypoints.openai.body import read
+from vllm.entrypoints.openai.state import Server
 from vllm.entrypoints.openai.talk import count
 
 NAMES = ("/v1/messages/count_tokens",)

@@ -15,8 +15,9 @@ from vllm.entrypoints.anthropic.blocks import Blocks
 from vllm.entrypoints.anthropic.errors import anthropic_error
 from vllm.entrypoints.anthropic.schemas import MessagesRequest
 from vllm.entrypoints.anthropic.translate import as_chat
+from vllm.entrypoints.openai.body import read
 from vllm.entrypoints.openai.errors import HttpError
-from vllm.entrypoints.openai.state import Server, read
+from vllm.entrypoints.openai.state import Server
 from vllm.entrypoints.openai.stream import EventStream, Form
 from vllm.entrypoints.openai.talk import Part, Talk, begin, reply
 

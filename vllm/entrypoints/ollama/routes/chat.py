@@ -14,7 +14,8 @@ from starlette.responses import JSONResponse, Response
 from vllm.entrypoints.ollama.lines import LINES, ending, line, logprobs, moment
 from vllm.entrypoints.ollama.schemas import ChatRequest
 from vllm.entrypoints.ollama.translate import as_chat, served_name
-from vllm.entrypoints.openai.state import Server, read
+from vllm.entrypoints.openai.body import read
+from vllm.entrypoints.openai.state import Server
 from vllm.entrypoints.openai.stream import EventStream
 from vllm.entrypoints.openai.talk import Part, Talk, begin, reply
 from vllm.formats.events import CallArguments, CallEnd, CallStart, ReasoningDelta, TextDelta

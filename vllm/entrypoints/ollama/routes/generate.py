@@ -16,11 +16,12 @@ from vllm.entrypoints.ollama.lines import LINES, ending, line, logprobs, moment
 from vllm.entrypoints.ollama.routes.chat import Reply
 from vllm.entrypoints.ollama.schemas import GenerateRequest
 from vllm.entrypoints.ollama.translate import as_text, as_turn, served_name
+from vllm.entrypoints.openai.body import read
 from vllm.entrypoints.openai.generate import label, open_flow
 from vllm.entrypoints.openai.logprobs import TokenBytes
 from vllm.entrypoints.openai.params import sampling_params
 from vllm.entrypoints.openai.schemas import CompletionRequest
-from vllm.entrypoints.openai.state import Server, read
+from vllm.entrypoints.openai.state import Server
 from vllm.entrypoints.openai.stream import EventStream, Stream, unless_gone
 from vllm.entrypoints.openai.talk import Talk, begin, reply
 from vllm.entrypoints.openai.usage import Usage

@@ -8,8 +8,9 @@ from starlette.responses import JSONResponse, Response
 from vllm.entrypoints.ollama.card import capabilities, config, details, since
 from vllm.entrypoints.ollama.schemas import ShowRequest
 from vllm.entrypoints.ollama.translate import served_name
+from vllm.entrypoints.openai.body import read
 from vllm.entrypoints.openai.errors import HttpError
-from vllm.entrypoints.openai.state import Server, read, shown_template
+from vllm.entrypoints.openai.state import Server, shown_template
 
 NAMES = ("/api/show",)
 METHODS = ("POST",)

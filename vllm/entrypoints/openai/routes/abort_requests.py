@@ -4,7 +4,8 @@ from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from vllm.entrypoints.openai.state import Server, read
+from vllm.entrypoints.openai.body import read
+from vllm.entrypoints.openai.state import Server
 
 NAMES = ("/abort_requests",)
 METHODS = ("POST",)

@@ -12,9 +12,10 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from vllm.entrypoints.openai.body import read
 from vllm.entrypoints.openai.logprobs import chat_logprobs, prompt_logprobs
 from vllm.entrypoints.openai.schemas import ChatRequest
-from vllm.entrypoints.openai.state import Server, read
+from vllm.entrypoints.openai.state import Server
 from vllm.entrypoints.openai.stream import DONE, EventStream
 from vllm.entrypoints.openai.talk import Part, Talk, begin, reply
 from vllm.formats.events import CallArguments, CallStart, Event, ReasoningDelta, TextDelta, collect

@@ -11,10 +11,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from vllm.entrypoints.openai.body import read
 from vllm.entrypoints.openai.errors import HttpError, refused
 from vllm.entrypoints.openai.routes.chat import Answer
 from vllm.entrypoints.openai.schemas import MAX_CHOICES, ChatBatchRequest, ChatRequest
-from vllm.entrypoints.openai.state import Server, read
+from vllm.entrypoints.openai.state import Server
 from vllm.entrypoints.openai.stream import unless_gone
 from vllm.entrypoints.openai.talk import Talk, begin
 

@@ -13,12 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from vllm.engine.front import Flow
+from vllm.entrypoints.openai.body import read
 from vllm.entrypoints.openai.errors import HttpError
 from vllm.entrypoints.openai.generate import give, label, open_flow
 from vllm.entrypoints.openai.logprobs import CompletionLogprobs, prompt_logprobs
 from vllm.entrypoints.openai.params import sampling_params
 from vllm.entrypoints.openai.schemas import MAX_CHOICES, MAX_PROMPTS, CompletionRequest
-from vllm.entrypoints.openai.state import Server, read
+from vllm.entrypoints.openai.state import Server
 from vllm.entrypoints.openai.stream import DONE, EventStream
 from vllm.entrypoints.openai.usage import Usage
 from vllm.inputs import TypedPrompt, normalize_prompts

@@ -3,9 +3,10 @@
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from vllm.entrypoints.openai.body import read
 from vllm.entrypoints.openai.errors import HttpError
 from vllm.entrypoints.openai.schemas import DetokenizeRequest
-from vllm.entrypoints.openai.state import Server, read
+from vllm.entrypoints.openai.state import Server
 
 NAMES = ("/detokenize",)
 METHODS = ("POST",)

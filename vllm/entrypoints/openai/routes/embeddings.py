@@ -11,10 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from vllm.engine.front import Flow
+from vllm.entrypoints.openai.body import read
 from vllm.entrypoints.openai.errors import HttpError
 from vllm.entrypoints.openai.generate import label, open_flow
 from vllm.entrypoints.openai.schemas import MAX_PROMPTS, EmbeddingRequest
-from vllm.entrypoints.openai.state import Server, read
+from vllm.entrypoints.openai.state import Server
 from vllm.entrypoints.openai.stream import unless_gone
 from vllm.features.pooling.host import numbers
 from vllm.inputs import normalize_prompts

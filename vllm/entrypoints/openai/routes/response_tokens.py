@@ -5,9 +5,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from vllm.entrypoints.openai.body import read
 from vllm.entrypoints.openai.responses.schemas import InputRequest
 from vllm.entrypoints.openai.responses.translate import as_chat
-from vllm.entrypoints.openai.state import Server, read
+from vllm.entrypoints.openai.state import Server
 from vllm.entrypoints.openai.talk import count
 
 NAMES = ("/v1/responses/input_tokens",)

@@ -12,13 +12,14 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from vllm.entrypoints.openai.body import read
 from vllm.entrypoints.openai.responses.items import Items
 from vllm.entrypoints.openai.responses.making import FORM, Making, blank
 from vllm.entrypoints.openai.responses.replay import replay
 from vllm.entrypoints.openai.responses.schemas import ResponsesRequest
 from vllm.entrypoints.openai.responses.store import Entry
 from vllm.entrypoints.openai.responses.translate import as_chat
-from vllm.entrypoints.openai.state import Server, read
+from vllm.entrypoints.openai.state import Server
 from vllm.entrypoints.openai.stream import EventStream, Stream, unless_gone
 from vllm.entrypoints.openai.talk import begin
 from vllm.errors import ValidationError

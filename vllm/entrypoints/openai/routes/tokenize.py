@@ -1,12 +1,15 @@
 """Text or messages as token ids."""
 
+import asyncio
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from vllm.entrypoints.openai.body import read
 from vllm.entrypoints.openai.conversation import conversation_ids
 from vllm.entrypoints.openai.errors import HttpError
 from vllm.entrypoints.openai.schemas import TokenizeRequest
-from vllm.entrypoints.openai.state import Server, read
+from vllm.entrypoints.openai.state import Server
 
 NAMES = ("/tokenize",)
 METHODS = ("POST",)
@@ -27,7 +30,9 @@ async def answer(request: Request, server: Server) -> Response:
         ids = (await conversation_ids(server, body))[1]
     else:
         special = body.add_special_tokens if body.add_special_tokens is not None else True
-        ids = server.tokenizer.encode(body.prompt, add_special_tokens=special)
+        server.front.model.intake.refuse_endless(body.prompt or "")
+        # why: in a thread, for a long text takes seconds, and everybody's streams would stand still
+        ids = await asyncio.to_thread(server.tokenizer.encode, body.prompt, add_special_tokens=special)
     out = {"count": len(ids), "max_model_len": server.front.model.ready.max_model_len, "tokens": ids}
     out["token_strs"] = server.tokenizer.convert_ids_to_tokens(ids) if body.return_token_strs else None
     return JSONResponse(out, headers=headers)
