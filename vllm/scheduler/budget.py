@@ -15,6 +15,9 @@ from vllm.protocol.plan import SchedulerPlan
 from vllm.protocol.sizes import TOTALS, lines_for
 from vllm.util.arith import cdiv
 
+BACKLOG, ENDLESS = 3, 8
+"""Steps by the target that prompts would take, beyond which they get the largest recorded size (it computes a token
+soonest, so the last in line gain more than a stream loses); and steps of that size, beyond which they get all."""
 LEAST_CHUNK = 16
 """Query tokens that prefill gets in a step whatever the target says, so that it gets on."""
 FEW_WAITING = 4
@@ -38,24 +41,30 @@ class StepBudget:
         """Most query tokens of the next step; `num_waiting` sequences have `left` tokens of prompts to compute."""
         limits = self.limits
         most = limits.max_num_batched_tokens
-        deep = num_waiting > max(FEW_WAITING, num_decoding // 4)
-        if limits.step_seconds <= 0 or not num_decoding or deep or not limits.enable_chunked_prefill:
+        if limits.step_seconds <= 0 or not num_decoding or not limits.enable_chunked_prefill:
             return most
         decodes = num_decoding * self.usual_query(num_decoding)
+        rooms = self._rooms(decodes)
+        deep = num_waiting > max(FEW_WAITING, num_decoding // 4)
+        if left > ENDLESS * rooms[-1] if rooms else deep:
+            return most
         target = max(limits.step_seconds, STRETCH * (self._base + decodes * self._each))
         in_time = int((target - self._base) / self._each) if self._each > 0 else most
         wanted = min(most, max(in_time, decodes + LEAST_CHUNK))
-        return self._filled(decodes, wanted, left) if limits.fills_sizes else wanted
-
-    def _filled(self, decodes: int, wanted: int, left: int) -> int:
-        """The tokens of a recorded size: prompts take as few steps as `wanted` allows, and then the least for each."""
-        lines = lines_for(decodes)
-        rooms = [] if lines is None else [total - lines for total in TOTALS if total - lines >= LEAST_CHUNK]
-        if not rooms or decodes + rooms[0] > self.limits.max_num_batched_tokens:
+        if not rooms:
             return wanted
         room = max([n for n in rooms if decodes + n <= wanted], default=rooms[0])
+        if left > BACKLOG * room:
+            room = rooms[-1]
+        # why: prompts take as few steps as the room allows, and then the least for each
         share = cdiv(left, max(1, cdiv(left, room)))
         return decodes + next(n for n in rooms if n >= share)
+
+    def _rooms(self, decodes: int) -> list[int]:
+        """Tokens of prompts that steps of a recorded size have beside so many decodes; none where no size fits."""
+        lines = lines_for(decodes) if self.limits.fills_sizes else None
+        rooms = [] if lines is None else [total - lines for total in TOTALS if total - lines >= LEAST_CHUNK]
+        return [n for n in rooms if decodes + n <= self.limits.max_num_batched_tokens]
 
     def usual_query(self, num_decoding: int) -> int:
         """Query tokens of a decode: the most a sequence can gain in a step, or fewer where the budget is small."""

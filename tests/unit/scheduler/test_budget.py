@@ -77,13 +77,25 @@ def test_steps_beside_streams_have_the_sizes_that_are_recorded() -> None:
     for decodes in (1, 8, 9, 32, 33, 200):
         lines = lines_for(decodes)
         assert lines is not None and lines >= decodes
-        for left in (1, 60, 400, 520, 1024, 5000):
+        for left in (1, 60, 400, 520, 1024):
             chunk = budget.tokens(decodes, 1, left) - decodes
             assert lines + chunk in TOTALS and chunk >= LEAST_CHUNK
-            assert lines + chunk <= 740 or chunk == min(n - lines for n in TOTALS if n - lines >= LEAST_CHUNK)
+            if left <= 3 * (512 - lines):
+                assert lines + chunk <= 740 or chunk == min(n - lines for n in TOTALS if n - lines >= LEAST_CHUNK)
     assert budget.tokens(0, 1, 1024) == 2048, "nobody to disturb"
     assert lines_for(300) is None, "no recording has so many decodes"
     assert budget.tokens(300, 1, 1024) == int((2 * (0.005 + 300 * 2e-5) - 0.005) / 2e-5)
+
+
+def test_a_line_of_prompts_gets_the_largest_size_and_one_without_end_all_there_is() -> None:
+    """One step of 4,000 tokens makes the first of eight wait for the last; steps of 1,024 compute a token as soon."""
+    budget = StepBudget(FILLS)
+    for num_waiting in (1, 20):  # how long they are counts, not how many
+        assert budget.tokens(30, num_waiting, 3 * 608) == 30 + 640 - 32
+        assert budget.tokens(30, num_waiting, 3 * 608 + 1) == 30 + 1024 - 32
+        assert budget.tokens(30, num_waiting, 8 * 992) == 30 + 1024 - 32
+        assert budget.tokens(30, num_waiting, 8 * 992 + 1) == 2048
+    assert budget.tokens(300, 200, 5000) == 2048, "no size: many who wait are the measure"
 
 
 def test_a_prompt_is_cut_into_as_few_and_as_small_steps_as_can_be() -> None:
