@@ -30,6 +30,8 @@ WORDS = {
     "small": "256 requests of 100 to 1,024",
     "sharegpt": "1,000 requests of chat lengths",
 }
+OTHER = {"deterministic", "kv_cache_dtype", "tensor_parallel_size"}
+"""Lines with these were measured in another way than vLLM's."""
 WIDE, LEFT, ROW, HEAD = 820, 240, 24, 30
 LARGEST = 3.0
 """Times vLLM at the right edge; a limit beyond it is told in words."""
@@ -46,11 +48,7 @@ def newest() -> dict[tuple[str, str], tuple[float, str]]:
     found: dict[tuple[str, str], tuple[float, str]] = {}
     for line in LEDGER.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        if (
-            row.get("benchmark") != "engine"
-            or "H200" not in row.get("machine", "")
-            or "kv_cache_dtype" in row["command"]
-        ):
+        if row.get("benchmark") != "engine" or "H200" not in row.get("machine", "") or OTHER & row.keys():
             continue
         method = row.get("quantization", "none")
         name, case = row["model"] if method == "none" else f"{row['model']} {method}", row["case"]
