@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from benchmarks.tuning.timing import in_graph
 from vllm.ops.fold import Folded
 from vllm.ops.linear_fp8 import Fp8Weight, linear_fp8, quantize_weight
-from vllm.ops.quantize import Intake, quantize
+from vllm.ops.quantize import Intake, Quantized, quantize, restore
 from vllm.ops.triton import linear as room
 from vllm.ops.triton.linear_fp8 import linear_fp8_triton
+from vllm.ops.triton.small import empty_small, in_columns
 from vllm.ops.triton.tiles import Tile
 from vllm.ops.triton.tiles_sm90 import TILES, TILES_E4M3
 
@@ -41,17 +42,16 @@ TABLE = Path(room.__file__).with_name("tiles_sm90.py")
 def candidates(outputs: int, inputs: int, kind: str, rows: int, small: bool) -> list[Tile]:
     """Tiles worth trying."""
     found, wide = [], outputs // 2 if kind == "act" else outputs
-    if rows <= 2:
+    if rows <= 2 and not small:
         for bn in (2, 4, 8, 16):
             for warps in (4, 8):
                 each = bn * inputs * (2 if kind == "act" else 1) // (32 * warps)
-                if 32 <= each <= (512 if small else 256):
+                if 32 <= each <= 256:
                     found.append(Tile(bn, inputs, 1, 1, warps, "lone"))
-        if not small:
-            return found
+        return found
     sides = [(64, 128, "hopper"), (64, 64, "hopper"), (128, 64, "hopper"), (128, 128, "hopper")]
     if small:
-        sides = [(64, 128, "hopper"), (64, 256, "hopper"), (128, 128, "hopper")]
+        sides = [(64, 128, "hopper"), (128, 128, "hopper"), (64, 256, "hopper")][: 3 if rows <= 32 else 2]
     elif wide * inputs <= 1 << 23 and rows <= 32:
         sides += [(32, 128, "plain"), (64, 256, "hopper"), (16, 256, "plain")]
     for bn, bk, way in sides:
@@ -61,12 +61,20 @@ def candidates(outputs: int, inputs: int, kind: str, rows: int, small: bool) -> 
                 fits.append(splits)
         fits = sorted(fits, key=lambda s: abs(tiles * s - 190))[:2]
         for splits in fits:
-            each = (bn * (2 if kind == "act" else 1) * (1 if small else 2) + max(8, rows) * 2) * bk
-            for budget in (68 << 10, 104 << 10, 208 << 10)[0 if small else 1 :]:
+            each = (bn * (2 if kind == "act" else 1) + max(8, rows)) * (1 if small else 2) * bk
+            for budget in (104 << 10, (208 if not small or bn == 128 else 68) << 10):
                 stages = min(budget // each, inputs // splits // bk + (way == "plain"), 12 if way == "hopper" else 8)
                 if stages >= 2:
-                    found.append(Tile(bn, bk, splits, stages, 8 if bn == 128 and rows >= 128 else 4, way))
+                    found += [Tile(bn, bk, splits, stages, w, way) for w in _warps(bn, kind, rows, small)]
     return list(dict.fromkeys(found))
+
+
+def _warps(bn: int, kind: str, rows: int, small: bool) -> tuple[int, ...]:
+    """Warps that can hold a tile's sums: those of e4m3 twice."""
+    if not small:
+        return (8,) if bn == 128 and rows >= 128 else (4,)
+    held = bn * max(8, rows) * (2 if kind == "act" else 1) * 2 // 128
+    return tuple(w for w in (4, 8) if held * 4 // w <= 192 and (w == 4 or rows * bn >= 4096))
 
 
 class Call:
@@ -79,21 +87,26 @@ class Call:
             self.weights = [Fp8Weight(*quantize_weight(w), Intake()) for w in self.weights]
         self.x = torch.randn(rows, inputs, device="cuda", dtype=torch.bfloat16)
         self.shrunk = quantize(self.x, Intake())
+        group = 64 if kind == "add" and inputs > outputs else 128  # why: as the map before it gives them
+        self.tokens = in_columns(quantize(self.x, Intake(group=group))) if small else self.x
         shares = inputs // (64 if rows > 2 else 8)
         self.sums = torch.full((shares, rows), inputs / shares, device="cuda")
         self.hidden = torch.zeros(rows, outputs, device="cuda", dtype=torch.bfloat16)
         self.norm = torch.ones(outputs, device="cuda")
 
-    def ours(self, i: int, tile: Tile) -> torch.Tensor:
+    def ours(self, i: int, tile: Tile) -> torch.Tensor | Quantized:
         weight, rates = room._parts(self.weights[i])
         if self.kind == "add":
-            sums = torch.empty(-(-self.wide // tile.bn), self.x.shape[0], device="cuda")
+            rows = self.x.shape[0]
+            sums = torch.empty(-(-self.wide // tile.bn), rows, device="cuda")
+            scaled = torch.empty_like(self.hidden)
+            if self.small:
+                scaled = empty_small(rows, self.wide, tile.bn, self.x.dtype, self.x.device)
             return room.few(
-                self.x, weight, tile, rates=rates, out=self.hidden,
-                following=(self.norm, torch.empty_like(self.hidden), sums),
-            )  # fmt: skip
+                self.tokens, weight, tile, rates=rates, out=self.hidden, following=(self.norm, scaled, sums)
+            )
         return room.few(
-            self.x, weight, tile, rates=rates, folded=Folded(self.x, self.x, self.sums), eps=1e-6,
+            self.tokens, weight, tile, rates=rates, folded=Folded(self.x, self.tokens, self.sums), eps=1e-6,
             act=self.kind == "act",
         )  # fmt: skip
 
@@ -115,7 +128,8 @@ def check(job: tuple[int, int, str, int, Tile, bool]) -> float:
     torch.manual_seed(0)
     call = Call(outputs, inputs, kind, rows, 1, small)
     try:
-        got = call.ours(0, tile).float()
+        got = call.ours(0, tile)
+        got = restore(got) if isinstance(got, Quantized) else got.float()
         want = call.want(call.weights[0])
         return float((got - want).abs().max() / want.abs().max())
     except Exception as error:

@@ -9,6 +9,7 @@ from tests.kernels.triton_here import DEVICE, DTYPES, HAS_GPU
 from vllm.ops.attention import write_kv
 from vllm.ops.heads import HeadsShape
 from vllm.ops.heads_attention import heads_attention
+from vllm.ops.quantize import restore
 from vllm.ops.triton import decode
 from vllm.ops.triton.decode import heads_attention_triton
 from vllm.ops.triton.decode_ways import Way, way_of
@@ -54,6 +55,10 @@ def test_agrees_with_the_references(case, dtype, way, monkeypatch):
         error = (got.double() - want.double()).abs().max() / want.double().abs().max()
         allowed = 1e-4 if dtype is torch.float32 and DEVICE == "cuda" else heads_attention.tol.of(dtype)
         assert error <= allowed, f"{error:.2e}"
+        if p.D in (64, 128):
+            small = heads_attention_triton(qkv.to(DEVICE), heads, *there, p.cache, b, g, p.shape, sinks, small=True)
+            error = (restore(small).cpu().view(want.shape) - want.float()).abs().max() / want.abs().max()
+            assert small.scale.shape == (len(queries), p.H) and error <= 0.04, f"{error:.2e}"
         contexts = [c + 1 for c in contexts] if all((c + 2) // p.P == c // p.P for c in contexts) else contexts
 
 

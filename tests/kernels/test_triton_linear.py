@@ -10,7 +10,7 @@ from tests.kernels.triton_here import DEVICE
 from vllm.ops.fold import CASES, Folded, fold, folded_linear, folded_linear_mul, linear_fold
 from vllm.ops.linear import linear
 from vllm.ops.linear_fp8 import Fp8Weight, quantize_weight, restore_weight
-from vllm.ops.quantize import Intake
+from vllm.ops.quantize import Intake, quantize, restore
 from vllm.ops.triton.linear import (
     few,
     fold_triton,
@@ -20,6 +20,7 @@ from vllm.ops.triton.linear import (
     linear_triton,
 )
 from vllm.ops.triton.linear_hopper import HAS_COPY_ENGINE
+from vllm.ops.triton.small import empty_small
 from vllm.ops.triton.tiles import Tile, most_rows, tile_of
 
 pytestmark = [pytest.mark.gpu_too, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -145,3 +146,45 @@ def test_e4m3_weights(way, case):
     few(h, packed.data_OE, out=stream, following=(after, scaled, sums), **with_rates)
     for mine, theirs in ((stream, want.hidden), (scaled, want.scaled), (sums.sum(0), want.squares.sum(0))):
         close(mine, theirs, tol)
+
+
+@pytest.mark.skipif(DEVICE == "cuda" and torch.cuda.get_device_capability() < (8, 9), reason="no e4m3")
+@pytest.mark.parametrize("case", [(1, 512, 256), (5, 1024, 256), (20, 512, 512), (60, 768, 256)], ids=str)
+@pytest.mark.parametrize("group", [64, 128])
+@pytest.mark.parametrize("tile", [(64, 128, 2), (128, 128, 1), (64, 256, 1), (64, 128, 1, 8), (32, 64, 3)], ids=str)
+def test_tokens_in_e4m3(tile, group, case):
+    """Both sides in 8 bits: who makes tokens for a map makes them so, whatever columns share a scale."""
+    torch.manual_seed(0)
+    (bn, bk, splits, warps), (rows, inputs, outputs) = (*tile, 4)[:4], case
+    if warps > 4 and rows < 20:
+        pytest.skip("few tokens are not shared between groups of warps")
+    if DEVICE == "cpu" and (rows != 5 or bk > 128 or warps > 4 or (bn > 64) != (group > 64)):
+        pytest.skip("as the others where nothing runs by groups of warps")
+    cut, dtype = Tile(bn, bk, splits, 3, warps, "hopper" if bn > 32 else "plain"), DTYPES[0]
+    packed = Fp8Weight(*quantize_weight(random(outputs, inputs, dtype=dtype) / 8), Intake())
+    wide = (random(rows, inputs, dtype=dtype) * torch.rand(inputs, device=DEVICE)).to(dtype)
+    x, b = quantize(wide, Intake(group=group)), random(outputs, dtype=dtype)
+    f = Folded(wide, x, torch.stack([wide.float().square().sum(-1) / 3] * 3))
+    options = {"rates": packed.scale, "tile": cut, "folded": f, "eps": 1e-5}
+    close(few(x, packed.data_OE, bias=b, **options), folded_linear(f, 1e-5, packed, b), 1e-2)
+    for _ in range(2):  # a call leaves its tickets as it found them
+        got, want = few(x, packed.data_OE, act=True, **options), folded_linear_mul(f, 1e-5, packed)
+        assert got.scale.shape == (rows, outputs // 2 // bn) and got.dtype == dtype
+        close(restore(got), restore(want), 0.07)
+    stream, after = random(rows, outputs, dtype=dtype), torch.rand(outputs, device=DEVICE) + 0.5
+    want = linear_fold(x, packed, stream.clone(), after)
+    scaled, sums = empty_small(rows, outputs, bn, dtype, x.values.device), torch.empty(outputs // bn, rows).to(DEVICE)
+    few(x, packed.data_OE, cut, rates=packed.scale, out=stream, following=(after, scaled, sums))
+    close(stream, want.hidden, 1e-2)
+    close(sums.sum(0), want.squares.sum(0), 1e-2)
+    close(restore(scaled), (stream.float() * after), 0.04)
+
+
+@pytest.mark.skipif(DEVICE == "cuda" and torch.cuda.get_device_capability() < (8, 9), reason="no e4m3")
+def test_a_stream_in_e4m3():
+    torch.manual_seed(0)
+    h, weight = random(5, 640, dtype=DTYPES[0]), torch.rand(640, device=DEVICE) + 0.5
+    got, want = fold_triton(h, weight, True), fold(h, weight, True)
+    assert torch.equal(got.scaled.scale, want.scaled.scale)
+    close(restore(got.scaled), restore(want.scaled), 0.04)
+    close(got.squares.sum(0), want.squares.sum(0), 1e-5)

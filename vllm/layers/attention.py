@@ -58,15 +58,20 @@ class AttentionLayer:
 
     def folded(self, f: Folded, eps: float, batch: Batch, following: torch.Tensor) -> Folded:
         """The stream with the result added, on its way from a norm with `eps` into one with the weight `following`."""
-        y = self._mix(self._ops.folded_linear(f, eps, self._qkv.packed, self._qkv.bias), batch)
+        small = isinstance(f.scaled, Quantized)
+        y = self._mix(self._ops.folded_linear(f, eps, self._qkv.packed, self._qkv.bias), batch, small)
         return self._ops.linear_fold(y, self._out.alone.packed, f.hidden, following)  # type: ignore[no-any-return]
 
     def maps(self) -> list[Map]:
         """The projections."""
         return [self._qkv.as_map(), self._out.alone.as_map()]
 
-    def _mix(self, qkv: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """[T, H * D] from projections."""
+    def shrinks(self) -> bool:
+        """Heads fill groups of e4m3 tokens, so that attention may give such."""
+        return self._heads.dim in (64, 128)
+
+    def _mix(self, qkv: torch.Tensor, batch: Batch, small: bool = False) -> torch.Tensor | Quantized:
+        """[T, H * D] from projections; `small`: in e4m3."""
         turns = (None, None) if self._rope is None else self._ropes.at(self._rope, batch)
         q_norm = k_norm = None
         if self._norms is not None:
@@ -77,8 +82,10 @@ class AttentionLayer:
         group = batch.groups[self._group]
         if self._whole and batch.max_query_len == 1:
             y = self._ops.heads_attention(
-                qkv, self._heads, (q_norm, k_norm), turns, self._cache, batch, group, self._shape, self._sinks
+                qkv, self._heads, (q_norm, k_norm), turns, self._cache, batch, group, self._shape, self._sinks, small
             )
+            if small:
+                return y  # type: ignore[no-any-return]
         else:
             q, k, v = self._split(qkv, self._heads, q_norm, k_norm, *turns)
             y = self._attend(q, k, v, self._cache, batch, group, self._shape, self._sinks)

@@ -56,6 +56,13 @@ class BlockLayer:
         """The maps of a block that folds."""
         return [*self.mixer.maps(), *self.ffn.maps()]
 
+    @property
+    def shrinks(self) -> bool:
+        """All maps read e4m3, in groups that fill their rows: who makes their inputs may make them so."""
+        maps = self.maps()
+        fits = all(small and outputs % 256 == inputs % 128 == 0 for outputs, inputs, _, small in maps)
+        return fits and len(maps) == 4 and self.mixer.shrinks()
+
     def scaled(self, x: torch.Tensor) -> torch.Tensor:
         """x times the block's residual scale."""
         return x if self.scale == 1.0 else x * self.scale

@@ -45,6 +45,10 @@ class Model:
         self._head = HeadLayer(c, decoder, packed) if pp.is_last else None
         self._few = c.ops.helper("fold", "most")(self._blocks[0].maps()) if self._folds() else 0
         """Most tokens of a step in which norms are folded into the maps around them."""
+        self._small = self._few > 0 and all(b.shrinks for b in self._blocks)
+        """The stream then goes from map to map in e4m3."""
+        if self._few and not self._small and any(small for b in self._blocks for *_, small in b.maps()):
+            self._few = min(self._few, 8)  # why: each map shrinks all of its input for itself
 
     def _folds(self) -> bool:
         return self._norm is not None and self._norm.folds and all(b.folds for b in self._blocks)
@@ -70,7 +74,7 @@ class Model:
     def _folded(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
         assert self._norm is not None
         norms = [b.pre_mixer.weight for b in self._blocks] + [self._norm.weight]
-        f = self._ops.fold(hidden, norms[0])
+        f = self._ops.fold(hidden, norms[0], self._small)
         for block, following in zip(self._blocks, norms[1:], strict=True):
             assert isinstance(block, SerialBlock) and following is not None
             f = block.folded(f, batch, following)

@@ -5,7 +5,8 @@
               └──── linear_fold ◀──┘                     h += y W^T, in whose pass the next w * h and sums are made
 
 The row factor is one number, so it can be applied behind the product. Only RMS norms are of that kind. Weights may be
-e4m3 with a scale per row; inputs then are too, with a scale per token and 128 of them, or as they are. T tokens,
+e4m3 with a scale per row; inputs then are too, with a scale per token and 128 of them, or as they are: who makes x
+makes it so where every map of a layer wants it, else each map for itself. T tokens,
 E hidden, O outputs, S shares in which h^2 is summed, A experts per token. Called by: layers.
 """
 
@@ -17,11 +18,12 @@ from vllm.ops.activation import activate_mul
 from vllm.ops.linear import linear
 from vllm.ops.linear_fp8 import Fp8Weight, linear_fp8
 from vllm.ops.moe import choose, experts
-from vllm.ops.quantize import Intake, quantize
+from vllm.ops.quantize import Intake, Quantized, quantize
 from vllm.ops.table import Tol, op
 
 CASES = ((1, 64, 96), (5, 256, 512), (17, 1024, 768), (32, 512, 1000))
 """(T, E, O)"""
+_GROUPS = Intake(group=128)
 _TOL = Tol(f32=1e-5, bf16=2e-2, f16=4e-3)
 
 
@@ -31,13 +33,14 @@ class Folded:
 
     hidden: torch.Tensor
     """[T, E]: h"""
-    scaled: torch.Tensor
+    scaled: torch.Tensor | Quantized
     """[T, E]: h times the weight of the norm."""
     squares: torch.Tensor
     """[S, T] float32: sums of h^2, each over a share of the row."""
 
 
 def _normed(f: Folded, factor_T1: torch.Tensor) -> torch.Tensor:
+    assert isinstance(f.scaled, torch.Tensor), "only linear maps read a stream in e4m3"
     return (f.scaled.float() * factor_T1).to(f.hidden.dtype)
 
 
@@ -45,9 +48,10 @@ def _factor(f: Folded, eps: float) -> torch.Tensor:
     return torch.rsqrt(f.squares.sum(0) / f.hidden.shape[1] + eps)[:, None]
 
 
-def _linear(x: torch.Tensor, packed: object, bias: torch.Tensor | None = None) -> torch.Tensor:
+def _linear(x: torch.Tensor | Quantized, packed: object, bias: torch.Tensor | None = None) -> torch.Tensor:
     if isinstance(packed, Fp8Weight):
-        return linear_fp8(quantize(x, Intake(group=128)), packed, bias)  # type: ignore[no-any-return]
+        x = x if isinstance(x, Quantized) else quantize(x, _GROUPS)
+        return linear_fp8(x, packed, bias)  # type: ignore[no-any-return]
     return linear(x, packed, bias)  # type: ignore[no-any-return]
 
 
@@ -61,23 +65,30 @@ def _most(maps: list[Map]) -> int:
 
 
 @op(tol=_TOL, cases=CASES, most=_most)
-def fold(hidden_TE: torch.Tensor, weight_E: torch.Tensor) -> Folded:
-    """The stream `hidden` before a norm with `weight` (float32)."""
+def fold(hidden_TE: torch.Tensor, weight_E: torch.Tensor, small: bool = False) -> Folded:
+    """The stream `hidden` before a norm with `weight` (float32); `small`: every map of its blocks reads e4m3."""
     wide = hidden_TE.float()
-    return Folded(hidden_TE, (wide * weight_E).to(hidden_TE.dtype), wide.square().sum(-1)[None])
+    scaled, squares = wide * weight_E, wide.square().sum(-1)[None]
+    if not small:
+        return Folded(hidden_TE, scaled.to(hidden_TE.dtype), squares)
+    shrunk = quantize(scaled, _GROUPS)
+    return Folded(hidden_TE, Quantized(shrunk.values, shrunk.scale, hidden_TE.dtype), squares)
 
 
 @op(tol=_TOL, cases=CASES)
 def folded_linear(f: Folded, eps: float, packed: object, bias_O: torch.Tensor | None = None) -> torch.Tensor:
     """norm(h) W^T + b: [T, O]."""
+    if isinstance(f.scaled, Quantized):
+        x = Quantized(f.scaled.values, f.scaled.scale * _factor(f, eps), f.scaled.dtype)
+        return linear_fp8(x, packed, bias_O)  # type: ignore[no-any-return]
     return _linear(_normed(f, _factor(f, eps)), packed, bias_O)
 
 
 @op(tol=_TOL, cases=CASES)
-def folded_linear_mul(f: Folded, eps: float, packed: object) -> torch.Tensor:
-    """silu(gate) * up of norm(h) W^T = [gate | up]: [T, O / 2]."""
+def folded_linear_mul(f: Folded, eps: float, packed: object) -> torch.Tensor | Quantized:
+    """silu(gate) * up of norm(h) W^T = [gate | up]: [T, O / 2], e4m3 where the stream is."""
     y: torch.Tensor = activate_mul(folded_linear(f, eps, packed), "silu")
-    return y
+    return quantize(y, _GROUPS) if isinstance(f.scaled, Quantized) else y
 
 
 @op(tol=_TOL, cases=CASES)
@@ -87,9 +98,11 @@ def linear_mul(x_TE: torch.Tensor, packed: object) -> torch.Tensor:
 
 
 @op(tol=_TOL, cases=CASES)
-def linear_fold(x_TI: torch.Tensor, packed: object, hidden_TE: torch.Tensor, weight_E: torch.Tensor) -> Folded:
-    """The stream h + x W^T before a norm with `weight` (float32). May overwrite h."""
-    y: Folded = fold(hidden_TE + _linear(x_TI, packed), weight_E)
+def linear_fold(
+    x_TI: torch.Tensor | Quantized, packed: object, hidden_TE: torch.Tensor, weight_E: torch.Tensor
+) -> Folded:
+    """The stream h + x W^T before a norm with `weight` (float32), e4m3 where x is. May overwrite h."""
+    y: Folded = fold(hidden_TE + _linear(x_TI, packed), weight_E, isinstance(x_TI, Quantized))
     return y
 
 

@@ -10,6 +10,7 @@ import torch
 from vllm.ops.attention import AttentionShape, Cache, attention
 from vllm.ops.batch import Batch, GroupBatch
 from vllm.ops.heads import HeadsShape, split_heads
+from vllm.ops.quantize import Intake, Quantized, quantize
 from vllm.ops.table import Tol, op
 
 
@@ -24,8 +25,12 @@ def heads_attention(
     group: GroupBatch,
     shape: AttentionShape,
     sinks_H: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """[T, H, D] from rows [q | k | v]; `norms` of queries and keys, `turns` are cosines and sines [T, R]."""
+    small: bool = False,
+) -> torch.Tensor | Quantized:
+    """[T, H, D] from rows [q | k | v]; `norms` of queries and keys, `turns` are cosines and sines [T, R].
+
+    `small`: [T, H * D] in e4m3 with a scale for each head.
+    """
     q, k, v = split_heads(qkv_TJ, heads, *norms, *turns)
     y: torch.Tensor = attention(q, k, v, cache, batch, group, shape, sinks_H)
-    return y
+    return quantize(y.flatten(1), Intake(group=shape.dim)) if small else y

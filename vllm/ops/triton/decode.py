@@ -15,11 +15,14 @@ from vllm.ops.attention import AttentionShape
 from vllm.ops.batch import Batch, GroupBatch
 from vllm.ops.heads import HeadsShape
 from vllm.ops.heads_attention import heads_attention
+from vllm.ops.quantize import Quantized
 from vllm.ops.table import Target
 from vllm.ops.triton.attention import PagedCache, _scores, _Sizes
 from vllm.ops.triton.chain import CHAINED, behind, lead, tickets
 from vllm.ops.triton.decode_ways import way_of
 from vllm.ops.triton.prefill import in_powers
+from vllm.ops.triton.round import in_e4m3
+from vllm.ops.triton.small import empty_small, height_of
 
 _MIN_ROWS = 16
 """Fewest rows of a tensor-core product."""
@@ -82,10 +85,13 @@ def _read(query, keys, values, seen, top, total, acc, scale, softcap, SOFTCAP: t
 
 @triton.jit(do_not_specialize=["table_stride", "shares", "least"])
 def _attend(qkv, q_norm, k_norm, cos, sin, slots, cache, table, seq_lens, sinks, part, maxes, sums, tickets, out,
-            stride, table_stride, block_stride, shares, least, scale, softcap, eps, clip, KV: tl.constexpr,
-            G: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, P: tl.constexpr, TP: tl.constexpr,
+            scales, stride, table_stride, block_stride, shares, least, scale, softcap, eps, clip,
+            KV: tl.constexpr, G: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, P: tl.constexpr,
+            TP: tl.constexpr,
             WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, SINKS: tl.constexpr, NORM: tl.constexpr, CLIP: tl.constexpr,
-            R: tl.constexpr, INTERLEAVED: tl.constexpr, STAGES: tl.constexpr, AHEAD: tl.constexpr):  # fmt: skip
+            R: tl.constexpr, INTERLEAVED: tl.constexpr, STAGES: tl.constexpr, AHEAD: tl.constexpr,
+            HEIGHT: tl.constexpr, GP: tl.constexpr):  # fmt: skip
+    """HEIGHT: tokens of a row of `scales`, where `out` is e4m3; else 0."""
     seq, head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     lead()
     seq_len = tl.load(seq_lens + seq)
@@ -167,6 +173,13 @@ def _attend(qkv, q_norm, k_norm, cos, sin, slots, cache, table, seq_lens, sinks,
         acc = acc * tl.exp2(top - best)[:, None]
         total = total * tl.exp2(top - best) + tl.exp2(sink - best)
     y = acc / tl.maximum(total, 1e-30)[:, None]
+    if HEIGHT:
+        # why: only the first rows are queries, and a row costs
+        y = tl.sum(tl.reshape(tl.where(real[:, None], y, 0.0), (ROWS // GP, GP, DP)), 0)
+        rows = tl.arange(0, GP)
+        y, most = in_e4m3(y.to(qkv.dtype.element_ty).to(tl.float32), 1)
+        tl.store(scales + (head * G + rows) * HEIGHT + seq, most, rows < G)
+        inside = (rows < G)[:, None] & (d[None, :] < D)
     where = (seq * KV + head) * G + rows
     tl.store(out + where[:, None] * D + d[None, :], y.to(out.dtype.element_ty), inside)
 
@@ -225,7 +238,8 @@ def heads_attention_triton(
     group: GroupBatch,
     shape: AttentionShape,
     sinks_H: torch.Tensor | None = None,
-) -> torch.Tensor:
+    small: bool = False,
+) -> torch.Tensor | Quantized:
     """See the op. Keys and values have the same size, and the cache has the dtype of the projections."""
     z, seqs, table, flat = (
         _Sizes(shape, group.block_size, qkv_TJ.itemsize),
@@ -238,17 +252,22 @@ def heads_attention_triton(
     shares = way.shares
     part = qkv_TJ.new_empty((seqs * z.kv * shares * z.g, z.d), dtype=torch.float32)
     maxes, sums = qkv_TJ.new_empty((2, seqs * z.kv * shares * z.g), dtype=torch.float32)
-    out = qkv_TJ.new_empty(seqs, shape.heads, shape.dim)
+    if small:
+        shrunk = empty_small(seqs, shape.heads * shape.dim, shape.dim, qkv_TJ.dtype, qkv_TJ.device)
+        out, scales = shrunk.values, shrunk.scale
+    else:
+        out, scales = qkv_TJ.new_empty(seqs, shape.heads, shape.dim), maxes
     rows = max(_MIN_ROWS, triton.next_power_of_2(z.g))
     q_norm, k_norm = (qkv_TJ if n is None else n for n in norms)
     cos, sin = (qkv_TJ if t is None else t for t in turns)
     turned = 0 if turns[0] is None else turns[0].shape[-1]
     _attend[(seqs, z.kv, shares)](
         qkv_TJ, q_norm, k_norm, cos, sin, group.slot_mapping, flat, table, batch.seq_lens,
-        maxes if sinks_H is None else sinks_H, part, maxes, sums, tickets(qkv_TJ.device, seqs * z.kv), out,
+        maxes if sinks_H is None else sinks_H, part, maxes, sums, tickets(qkv_TJ.device, seqs * z.kv), out, scales,
         qkv_TJ.stride(0), table.stride(0), flat.stride(0), shares, way.least, shape.scale, shape.softcap or 0.0,
         heads.eps, heads.clip or 0.0, z.kv, z.g, rows, z.d, z.dp, z.p, tile, shape.window or 0,
         shape.softcap is not None, sinks_H is not None, norms[0] is not None, heads.clip is not None, turned,
-        heads.interleaved, way.stages, way.ahead, num_warps=4, num_stages=way.stages, **CHAINED,
+        heads.interleaved, way.stages, way.ahead, height_of(seqs) if small else 0,
+        triton.next_power_of_2(z.g), num_warps=4, num_stages=way.stages, **CHAINED,
     )  # fmt: skip
-    return out
+    return shrunk if small else out

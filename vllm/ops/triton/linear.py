@@ -17,19 +17,25 @@ import triton.language as tl
 from vllm.ops.fold import Folded, fold, folded_linear, folded_linear_mul, linear_fold
 from vllm.ops.linear import linear
 from vllm.ops.linear_fp8 import Fp8Weight
+from vllm.ops.quantize import Quantized
 from vllm.ops.table import Target
 from vllm.ops.triton.chain import CHAINED, behind, follow, lead, tickets
 from vllm.ops.triton.linear_hopper import HAS_COPY_ENGINE, run_hopper
+from vllm.ops.triton.linear_hopper_e4m3 import run_hopper_e4m3
+from vllm.ops.triton.round import in_e4m3
+from vllm.ops.triton.small import GROUP, empty_small, group_of, height_of, in_columns
 from vllm.ops.triton.tiles import Tile, most_rows, tile_of
 
 _SHARED = 200 << 10
 
 
 @triton.jit
-def _few(x, w, rates, bias, squares, hidden, norm, out, scaled, sums, parts, tickets, M, x_stride, eps,
+def _few(x, w, rates, bias, squares, hidden, norm, out, scaled, sums, parts, tickets, factors, scales, M, x_stride, eps,
          N: tl.constexpr, K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLITS: tl.constexpr,
          STAGES: tl.constexpr, FOLDED: tl.constexpr, FP: tl.constexpr, ACT: tl.constexpr, ADD: tl.constexpr,
-         BIAS: tl.constexpr, SMALL: tl.constexpr, EVEN: tl.constexpr):  # fmt: skip
+         BIAS: tl.constexpr, SMALL: tl.constexpr, EVEN: tl.constexpr, G: tl.constexpr, HEIGHT: tl.constexpr,
+         SHRINK: tl.constexpr):  # fmt: skip
+    """`G`: columns of x that share a scale of `factors`; 0: x is not e4m3. `SHRINK`: what leaves for a map is e4m3."""
     tile, split = tl.program_id(0), tl.program_id(1)
     O: tl.constexpr = N // 2 if ACT else N  # noqa: E741
     share: tl.constexpr = (K + BK * SPLITS - 1) // (BK * SPLITS) * BK
@@ -51,13 +57,20 @@ def _few(x, w, rates, bias, squares, hidden, norm, out, scaled, sums, parts, tic
             inside = (n[:, None] < O) & (split * share + at[None, :] < K)
             weight = tl.load(start + spot, inside, 0.0, eviction_policy="evict_first")
             value = tl.load(x + m[None, :] * x_stride + at[:, None], there & (split * share + at[:, None] < K), 0.0)
-        acc = tl.dot(weight.to(x.dtype.element_ty), value, acc)
+        if G:
+            factor = tl.load(factors + (split * share + i) // G * HEIGHT + m, m < M, 0.0)[None, :]
+            acc += tl.dot(weight, value) * factor
+        else:
+            acc = tl.dot(weight.to(x.dtype.element_ty), value, acc)
         if ACT:
             if EVEN:
                 weight = tl.load(start + O * K + spot, eviction_policy="evict_first")
             else:
                 weight = tl.load(start + O * K + spot, inside, 0.0, eviction_policy="evict_first")
-            second = tl.dot(weight.to(x.dtype.element_ty), value, second)
+            if G:
+                second += tl.dot(weight, value) * factor
+            else:
+                second = tl.dot(weight.to(x.dtype.element_ty), value, second)
     there = there & (n[:, None] < O)
     if SPLITS > 1:
         spot = m[None, :] * N + n[:, None]
@@ -93,11 +106,18 @@ def _few(x, w, rates, bias, squares, hidden, norm, out, scaled, sums, parts, tic
     if ADD:
         y = acc.to(out.dtype.element_ty) + tl.load(hidden + spot, there, 0.0)
         wide = tl.where(there, y.to(tl.float32), 0.0)
-        tl.store(scaled + spot, (wide * tl.load(norm + n, n < O, 0.0)[:, None]).to(out.dtype.element_ty), there)
         tl.store(sums + tile * M + m, tl.sum(wide * wide, 0), m < M)
         tl.store(out + spot, y, there)
-    else:
+        acc = wide * tl.load(norm + n, n < O, 0.0)[:, None]
+        if SHRINK == 0:
+            tl.store(scaled + spot, acc.to(out.dtype.element_ty), there)
+    elif SHRINK == 0:
         tl.store(out + spot, acc.to(out.dtype.element_ty), there)
+    if SHRINK:
+        acc = acc if ADD else acc.to(out.dtype.element_ty).to(tl.float32)
+        small, most = in_e4m3(acc, 0)
+        tl.store(scaled + spot, small.to(scaled.dtype.element_ty), there)
+        tl.store(scales + tile * HEIGHT + m, most, m < M)
 
 
 @triton.jit
@@ -148,13 +168,19 @@ def _lone(x, w, rates, bias, squares, hidden, norm, out, scaled, sums, x_stride,
 
 
 @triton.jit
-def _fold(hidden, weight, scaled, squares, E: tl.constexpr, EP: tl.constexpr):
+def _fold(hidden, weight, scaled, squares, scales, E: tl.constexpr, EP: tl.constexpr, G: tl.constexpr,
+          HEIGHT: tl.constexpr):  # fmt: skip
     row, e = tl.program_id(0).to(tl.int64), tl.arange(0, EP)
     follow()
     value = tl.load(hidden + row * E + e, e < E, 0.0).to(tl.float32)
-    factor = tl.load(weight + e, e < E, 0.0)
-    tl.store(scaled + row * E + e, (value * factor).to(scaled.dtype.element_ty), e < E)
     tl.store(squares + row, tl.sum(value * value, 0))
+    value *= tl.load(weight + e, e < E, 0.0)
+    if G:
+        small, most = in_e4m3(tl.reshape(value, (EP // G, G)), 1)
+        g = tl.arange(0, EP // G)
+        tl.store(scales + g * HEIGHT + row, most, g < E // G)
+        value = tl.reshape(small, (EP,))
+    tl.store(scaled + row * E + e, value.to(scaled.dtype.element_ty), e < E)
 
 
 def _when(target: Target) -> bool:
@@ -175,7 +201,7 @@ def linear_triton(x_TE: torch.Tensor, packed: object, bias_O: torch.Tensor | Non
 
 
 def few(
-    x: torch.Tensor,
+    x: torch.Tensor | Quantized,
     weight: torch.Tensor,
     tile: Tile,
     *,
@@ -185,54 +211,81 @@ def few(
     eps: float = 0.0,
     act: bool = False,
     out: torch.Tensor | None = None,
-    following: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
-) -> torch.Tensor:
+    following: tuple[torch.Tensor, torch.Tensor | Quantized, torch.Tensor] | None = None,
+) -> torch.Tensor | Quantized:
     """The kernel. `rates`: scales of the rows of an e4m3 weight. `folded`: x is `folded.scaled`. `following`: (weight
-    of the norm behind, its `scaled`, its sums).
+    of the norm behind, its `scaled`, its sums). Where x is e4m3, so is what leaves for another map.
     """
     rows, (outputs, inputs) = x.shape[0], weight.shape
-    wide = outputs // 2 if act else outputs
+    wide, height, device = outputs // 2 if act else outputs, height_of(rows), weight.device
+    small = empty_small(rows, wide, tile.bn, x.dtype, device) if act and isinstance(x, Quantized) else None
+    if following is not None and isinstance(following[1], Quantized):
+        small = following[1]
     hidden = out
-    out = torch.empty((rows, wide), dtype=x.dtype, device=x.device) if out is None else out
+    if out is None:
+        out = torch.empty((rows, wide) if small is None else 0, dtype=x.dtype, device=device)
     norm, scaled, sums = following if following is not None else (out, out, out)
     shares = 0 if folded is None else folded.squares.shape[0]
-    small = rates is not None
     folds = shares, triton.next_power_of_2(max(1, shares)), act, following is not None, bias is not None
-    squares = out if folded is None else folded.squares
     memory = (
-        rates if small else out,
+        out if rates is None else rates,
         out if bias is None else bias,
-        squares,
+        out if folded is None else folded.squares,
         out if hidden is None else hidden,
         norm,
         out,
-        scaled,
+        scaled if small is None else small.values,
         sums,
     )
-    if tile.way == "lone":
+    if tile.way == "lone" and isinstance(x, torch.Tensor):
         _lone[(triton.cdiv(wide, tile.bn),)](
             x, weight, *memory, x.stride(0), eps, outputs, inputs, triton.next_power_of_2(inputs), rows, tile.bn,
-            *folds, small, num_warps=tile.warps, **CHAINED,
+            *folds, rates is not None, num_warps=tile.warps, **CHAINED,
         )  # fmt: skip
         return out
-    height, grid = max(8, triton.next_power_of_2(rows)), (triton.cdiv(wide, tile.bn), tile.splits)
-    parts, waiting = out, out
+    grid, parts, waiting = (triton.cdiv(wide, tile.bn), tile.splits), out, out
     if tile.splits > 1:
-        parts = torch.empty((tile.splits, max(16, height), outputs), dtype=torch.float32, device=x.device)
-        waiting = tickets(x.device, grid[0])
-    even = wide % tile.bn == 0 and inputs % (tile.bk * tile.splits) == 0
+        parts = torch.empty((tile.splits, max(16, height), outputs), dtype=torch.float32, device=device)
+        waiting = tickets(device, grid[0])
     memory = *memory, parts, waiting
-    if tile.way == "hopper" and even and HAS_COPY_ENGINE and x.stride(0) % 8 == 0:
+    even = wide % tile.bn == 0 and inputs % (tile.bk * tile.splits) == 0 and tile.way == "hopper" and HAS_COPY_ENGINE
+    if isinstance(x, Quantized):
+        x = in_columns(x)
+        if even and tile.bk % group_of(x) == 0:
+            run_hopper_e4m3(grid, x, weight, memory, small, eps, height, tile, folds)
+        else:
+            _run_twin(grid, x, weight, memory, small, eps, height, tile, folds)
+    elif even and x.stride(0) % 8 == 0:
         run_hopper(grid, x, weight, memory, eps, height, tile, folds)
-        return out
+    else:
+        _run_twin(grid, x, weight, memory, small, eps, height, tile, folds)
+    return out if small is None or following is not None else small
+
+
+def _run_twin(
+    grid: tuple[int, int],
+    x: torch.Tensor | Quantized,
+    weight: torch.Tensor,
+    memory: tuple[torch.Tensor, ...],
+    small: Quantized | None,
+    eps: float,
+    height: int,
+    tile: Tile,
+    folds: tuple[int, int, bool, bool, bool],
+) -> None:
+    """`few`'s launch where there is no copy engine, or where it cannot read these tiles."""
+    outputs, inputs = weight.shape
+    values, factors, group = (x.values, x.scale, group_of(x)) if isinstance(x, Quantized) else (x, memory[0], 0)
+    bk = min(tile.bk, group) if group else tile.bk
+    even = outputs // (2 if folds[2] else 1) % tile.bn == 0 and inputs % (bk * tile.splits) == 0
     # why: tiles were chosen where a program may have 200 KiB of shared memory; other devices hold fewer of them
-    each = (tile.bn * (2 if act else 1) * weight.itemsize + max(16, height) * x.itemsize) * tile.bk
+    each = (tile.bn * (2 if folds[2] else 1) * weight.itemsize + max(16, height) * values.itemsize) * bk
     stages = max(2, min(tile.stages, (_SHARED if HAS_COPY_ENGINE else _SHARED // 2) // each))
     _few[grid](
-        x, weight, *memory, rows, x.stride(0), eps, outputs, inputs, max(16, height), tile.bn, tile.bk, tile.splits,
-        stages, *folds, small, even, num_warps=tile.warps, num_stages=stages, **CHAINED,
+        values, weight, *memory, factors, memory[0] if small is None else small.scale, x.shape[0], values.stride(0),
+        eps, outputs, inputs, max(16, height), tile.bn, bk, tile.splits, stages, *folds, weight.itemsize == 1, even,
+        group, height, small is not None, num_warps=tile.warps, num_stages=stages, **CHAINED,
     )  # fmt: skip
-    return out
 
 
 def _parts(packed: object) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -244,12 +297,17 @@ def _parts(packed: object) -> tuple[torch.Tensor, torch.Tensor | None]:
 
 
 @fold.kernel("triton", when=_may_fold, most=most_rows)
-def fold_triton(hidden_TE: torch.Tensor, weight_E: torch.Tensor) -> Folded:
+def fold_triton(hidden_TE: torch.Tensor, weight_E: torch.Tensor, small: bool = False) -> Folded:
     """See the op."""
     rows, dim = hidden_TE.shape
     hidden = hidden_TE.contiguous()
-    scaled, squares = torch.empty_like(hidden), torch.empty((1, rows), dtype=torch.float32, device=hidden.device)
-    _fold[(rows,)](hidden, weight_E, scaled, squares, dim, triton.next_power_of_2(dim), num_warps=4, **CHAINED)
+    squares = torch.empty((1, rows), dtype=torch.float32, device=hidden.device)
+    scaled = empty_small(rows, dim, GROUP, hidden.dtype, hidden.device) if small else torch.empty_like(hidden)
+    values, scales = (scaled.values, scaled.scale) if isinstance(scaled, Quantized) else (scaled, squares)
+    _fold[(rows,)](
+        hidden, weight_E, values, squares, scales, dim, triton.next_power_of_2(dim), GROUP if small else 0,
+        height_of(rows), num_warps=4, **CHAINED,
+    )  # fmt: skip
     return Folded(hidden, scaled, squares)
 
 
@@ -257,28 +315,32 @@ def fold_triton(hidden_TE: torch.Tensor, weight_E: torch.Tensor) -> Folded:
 def folded_linear_triton(f: Folded, eps: float, packed: object, bias_O: torch.Tensor | None = None) -> torch.Tensor:
     """See the op."""
     weight, rates = _parts(packed)
-    tile = tile_of(*weight.shape, f.hidden.shape[0], must=True, small=rates is not None)
+    tile = tile_of(*weight.shape, f.hidden.shape[0], must=True, small=isinstance(f.scaled, Quantized))
     assert tile is not None
-    return few(f.scaled, weight, tile, rates=rates, bias=bias_O, folded=f, eps=eps)
+    return few(f.scaled, weight, tile, rates=rates, bias=bias_O, folded=f, eps=eps)  # type: ignore[return-value]
 
 
 @folded_linear_mul.kernel("triton", when=_may_fold)
-def folded_linear_mul_triton(f: Folded, eps: float, packed: object) -> torch.Tensor:
+def folded_linear_mul_triton(f: Folded, eps: float, packed: object) -> torch.Tensor | Quantized:
     """See the op."""
     weight, rates = _parts(packed)
-    tile = tile_of(*weight.shape, f.hidden.shape[0], must=True, act=True, small=rates is not None)
+    tile = tile_of(*weight.shape, f.hidden.shape[0], must=True, act=True, small=isinstance(f.scaled, Quantized))
     assert tile is not None
     return few(f.scaled, weight, tile, rates=rates, folded=f, eps=eps, act=True)
 
 
 @linear_fold.kernel("triton", when=_may_fold)
-def linear_fold_triton(x_TI: torch.Tensor, packed: object, hidden_TE: torch.Tensor, weight_E: torch.Tensor) -> Folded:
+def linear_fold_triton(
+    x_TI: torch.Tensor | Quantized, packed: object, hidden_TE: torch.Tensor, weight_E: torch.Tensor
+) -> Folded:
     """See the op; the sum takes the place of h."""
     weight, rates = _parts(packed)
     rows, outputs = hidden_TE.shape
-    tile = tile_of(*weight.shape, rows, must=True, small=rates is not None)
+    tile = tile_of(*weight.shape, rows, must=True, small=isinstance(x_TI, Quantized))
     assert tile is not None
-    scaled = torch.empty_like(hidden_TE)
+    scaled: torch.Tensor | Quantized = torch.empty_like(hidden_TE)
+    if isinstance(x_TI, Quantized):
+        scaled = empty_small(rows, outputs, tile.bn, hidden_TE.dtype, hidden_TE.device)
     sums = torch.empty((triton.cdiv(outputs, tile.bn), rows), dtype=torch.float32, device=hidden_TE.device)
     few(x_TI, weight, tile, rates=rates, out=hidden_TE, following=(weight_E, scaled, sums))
     return Folded(hidden_TE, scaled, sums)

@@ -189,13 +189,13 @@ def run_hopper(
     """`linear.few`'s launch; `memory` and `folds` are its arguments of those names, in order."""
     outputs, inputs = weight.shape
     _few[grid](
-        _described(weight, tile.bn, tile.bk), _described(x, height, tile.bk), *memory, x.shape[0], eps, outputs, inputs,
+        described(weight, tile.bn, tile.bk), described(x, height, tile.bk), *memory, x.shape[0], eps, outputs, inputs,
         height, tile.bn, tile.bk, tile.splits, tile.stages, *folds, True, tile.warps,
         gl.NVMMASharedLayout.get_default_for([height, tile.bk], gl.float8e4nv), num_warps=tile.warps, **CHAINED,
     )  # fmt: skip
 
 
-def _described(x: torch.Tensor, rows: int, columns: int) -> TensorDescriptor:
+def described(x: torch.Tensor, rows: int, columns: int) -> TensorDescriptor:
     """What the copy engine is told of a matrix that is read in tiles."""
     layout = gl.NVMMASharedLayout.get_default_for([rows, columns], _KINDS[x.dtype])
     return TensorDescriptor.from_tensor(x, [rows, columns], layout)

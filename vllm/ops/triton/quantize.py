@@ -121,13 +121,16 @@ _PART = 2048
 _FEW = 256
 """Rows up to which one program per row leaves the device idle, so that two passes by many are faster."""
 
+_MANY = 1024
+"""Rows from which a norm is bound by memory and more threads a row read it faster."""
+
 
 def _on_gpu(target: Target) -> bool:
     return target.device == "cuda" and target.capability >= (8, 9)
 
 
 def _warps(width: int) -> int:
-    return 1 if width <= 512 else 4 if width <= 2048 else 8 if width <= 8192 else 16
+    return 1 if width <= 512 else 4 if width <= 2048 else 8
 
 
 def can_quantize(intake: Intake) -> bool:
@@ -189,8 +192,8 @@ def add_rms_norm_quantize_triton(
     out = _room(rows, width, x_TE.dtype, x_TE.device, intake)
     _norm[(rows,)](
         x_TE, residual_TE, x_TE if weight_E is None else weight_E, out.values, out.scale, out.scale, x_TE.stride(0),
-        residual_TE.stride(0), eps, *_sizes(width, intake), weight_E is not None, True, num_warps=_warps(width),
-        **CHAINED,
+        residual_TE.stride(0), eps, *_sizes(width, intake), weight_E is not None, True,
+        num_warps=16 if rows >= _MANY and width > 2048 else _warps(width), **CHAINED,
     )  # fmt: skip
     return residual_TE, out
 

@@ -1,4 +1,4 @@
-"""Rounding to e4m3, where Triton does not do it by itself."""
+"""Rounding to e4m3, where Triton does not do it by itself, and e4m3 with a scale for the values along an axis."""
 
 import triton
 import triton.language as tl
@@ -15,3 +15,11 @@ def round_e4m3(y):
         normal = ((bits + 0x7FFFF + ((bits >> 20) & 1)) & -0x100000).to(tl.float32, bitcast=True)
         y = tl.where(tl.abs(y) < 0.015625, (y + 24576.0) - 24576.0, normal)
     return y
+
+
+@triton.jit
+def in_e4m3(y, AXIS: tl.constexpr):
+    """(values ready to be converted, the scales they are multiplied with) of float32 y, a scale for all along AXIS."""
+    most = tl.max(tl.abs(y), AXIS)
+    back = 448.0 / tl.where(most > 0.0, most, 448.0)
+    return round_e4m3(y * tl.expand_dims(back, AXIS)), most * 0.002232142857142857

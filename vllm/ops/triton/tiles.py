@@ -11,6 +11,8 @@ from vllm.ops.triton.tiles_sm90 import TILES, TILES_E4M3
 
 _SMALL_KERNELS = 8.0
 """Microseconds that norms and activation of a layer take when they are not folded into the maps around them."""
+_SMALL_KERNELS_E4M3 = 20.0
+"""Where inputs are quantized as well."""
 _ROWS = (1, 2, 8, 32, 64, 128)
 _SMALL, _MEDIUM = 1 << 23, 1 << 24
 """Weights up to these sizes leave the library waiting: for 32 rows, and for 16. Larger ones keep it at full speed."""
@@ -34,7 +36,7 @@ def tile_of(
 ) -> Tile | None:
     """The tile for a weight and as many rows; None where the library is better, unless there `must` be one.
 
-    `small`: the weight is e4m3.
+    `small`: both sides are e4m3.
     """
     bucket = next((r for r in _ROWS if r >= rows), None)
     if bucket is None:
@@ -53,12 +55,13 @@ def tile_of(
 
 def most_rows(maps: list[Map]) -> int:
     """Rows up to which folding norms into a layer's maps is faster than leaving them alone."""
-    for rows in (64, 32, 8):
+    alone = _SMALL_KERNELS_E4M3 if all(small for *_, small in maps) else _SMALL_KERNELS
+    for rows in (128, 64, 32, 8):
         found = [(TILES_E4M3 if small else TILES).get((*one, rows)) for *one, small in maps]
         times = [tile[-2:] for tile in found if tile is not None]
         if len(times) < len(maps):
             return 32
-        if sum(t[0] for t in times) < sum(t[1] for t in times) + _SMALL_KERNELS:
+        if sum(t[0] for t in times) < sum(t[1] for t in times) + alone:
             return rows
     return 8
 
