@@ -95,7 +95,7 @@ def test_a_logits_processor_of_the_server(server: Running, ids: list[int]):
 
 
 @pytest.mark.parametrize(
-    ("path", "told"), [("/pause", "AsyncLLM"), ("/generate", "/v1/completions"), ("/score", "head")]
+    ("path", "told"), [("/update_weights", "reload_weights"), ("/generate", "/v1/completions"), ("/score", "head")]
 )
 def test_routes_that_are_not_here_say_why(server: Running, path: str, told: str):
     status, answer, _ = server.ask("POST", path, {})

@@ -12,6 +12,7 @@ from collections import deque
 from vllm.engine.core import Engine
 from vllm.engine.wire import Ready
 from vllm.entrypoints.engine_main import Fragile, longest, main
+from vllm.entrypoints.errands import Errands
 from vllm.kv.groups import make_kv_plan
 from vllm.protocol.kv import FullKV
 from vllm.protocol.plan import SchedulerPlan
@@ -62,7 +63,7 @@ class CountingExecutor:
         self.rows.clear()
 
 
-def build(words: dict[str, object]) -> tuple[Engine, Ready]:
+def build(words: dict[str, object]) -> tuple[Engine, Ready, Errands]:
     """A fake engine."""
     rows = words.get("max_num_seqs") or 1024
     assert isinstance(rows, int)
@@ -71,7 +72,7 @@ def build(words: dict[str, object]) -> tuple[Engine, Ready]:
     times = (float(os.environ.get(name, "0")) for name in ("FAKE_STEP_S", "FAKE_BUSY_S"))
     engine = Engine(limits, kv, Fragile(CountingExecutor(*times)))
     assert "torch" not in sys.modules
-    return engine, Ready(MAX_LEN, longest(engine), VOCAB, 20, kv.num_blocks, 16, "a fake that counts")
+    return engine, Ready(MAX_LEN, longest(engine), VOCAB, 20, kv.num_blocks, 16, "a fake that counts"), Errands()
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@ ASLEEP never ends.
 import os
 import signal
 import sys
+import threading
 import time
 
 from tests.fakes.fingerprint import VOCAB, FingerprintExecutor
 from vllm.engine.core import Engine
 from vllm.engine.wire import Ready
 from vllm.entrypoints.engine_main import Fragile, longest, main
+from vllm.entrypoints.errands import Errands
 from vllm.kv.groups import make_kv_plan
 from vllm.protocol.kv import FullKV
 from vllm.protocol.plan import SchedulerPlan
@@ -46,13 +48,15 @@ class DeadlyExecutor(FingerprintExecutor):
         return result
 
 
-def build(words: dict[str, object]) -> tuple[Engine, Ready]:
-    """A fake engine; `words["broken"]` is why it cannot start."""
+def build(words: dict[str, object]) -> tuple[Engine, Ready, Errands]:
+    """A fake engine; `words["broken"]` is why it cannot start, `words["brief"]` makes it die at once."""
     if words.get("broken"):
         raise ValueError(words["broken"])
+    if words.get("brief"):  # it dies a moment after it was ready, though nobody asked anything
+        threading.Timer(0.1, os._exit, (3,)).start()
     engine = Engine(LIMITS, KV, Fragile(DeadlyExecutor(KV, LIMITS)))
     assert "torch" not in sys.modules
-    return engine, Ready(MAX_LEN, longest(engine), VOCAB, 20, KV.num_blocks, 4, "fingerprints")
+    return engine, Ready(MAX_LEN, longest(engine), VOCAB, 20, KV.num_blocks, 4, "fingerprints"), Errands()
 
 
 if __name__ == "__main__":

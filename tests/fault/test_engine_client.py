@@ -16,6 +16,7 @@ from tests.fakes import engine_program
 from tests.fakes.engine_program import ASLEEP, BUSY, CRASH, KV, LATER, MAX_LEN, RAISE
 from tests.fakes.fingerprint import reference
 from vllm.engine import child
+from vllm.engine import client as client_module
 from vllm.engine.client import EngineClient
 from vllm.errors import EngineDeadError, ValidationError
 from vllm.protocol.events import SequenceUpdate
@@ -254,6 +255,47 @@ def test_an_engine_that_cannot_start_says_why():
             await client.start()
         with pytest.raises(EngineDeadError):
             client.add(request("a"), lambda update: None)
+        await client.stop()
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_always_dies_while_nobody_asks_is_given_up(monkeypatch, caplog):
+    monkeypatch.setattr(client_module, "PAUSES_S", (0.0, 0.1, 0.2))
+
+    async def scenario() -> None:
+        client = EngineClient({"brief": True})
+        await client.start()
+        await asyncio.wait_for(client.wait_dead(), 30)
+        assert client.num_restarts == 2
+        assert "died again and again" in client.dead and "exit code 3" in client.dead
+        with pytest.raises(EngineDeadError, match="again and again"):
+            client.add(request("a"), lambda update: None)
+        await client.stop()
+
+    asyncio.run(scenario())
+    assert "Starting another in 0.1 s for 0 open requests" in caplog.text
+
+
+@pytest.mark.parametrize("has_asked", [True, False])
+def test_deaths_of_engines_that_served_or_lived_are_not_counted(monkeypatch, has_asked):
+    monkeypatch.setattr(client_module, "PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(client_module, "SOUND_S", 1e9 if has_asked else 0.3)
+
+    async def scenario() -> None:
+        client = EngineClient({})
+        await client.start()
+        for number in range(4):
+            await until(lambda: client.is_serving, 20)
+            if has_asked:
+                await Caller(client, request(f"{number}")).done
+            else:
+                await asyncio.sleep(1.0)
+            assert client._child is not None
+            client._child.kill("it dies once a day")
+            await until(lambda n=number: client.num_restarts == n + 1, 20)
+        await until(lambda: client.is_serving, 20)
+        assert not client.dead
         await client.stop()
 
     asyncio.run(scenario())

@@ -9,7 +9,7 @@ finish_reason "error". Called by: front.
 """
 
 import asyncio
-import logging
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,8 +18,8 @@ from vllm.engine.child import Child
 from vllm.engine.glance import Glance
 from vllm.engine.journal import Entry, Journal, Sink
 from vllm.engine.stats import EngineStats
-from vllm.engine.wire import Abort, Add, Message, News, Peek, Ready, Refused, Reset, frame
-from vllm.errors import EngineDeadError, ValidationError
+from vllm.engine.wire import Abort, Add, Call, Done, Message, News, Peek, Ready, Refused, Reset, frame
+from vllm.errors import EngineDeadError, EngineGenerateError, ValidationError
 from vllm.protocol.events import SequenceUpdate
 from vllm.protocol.request import Request
 from vllm.util.log import get_logger
@@ -27,10 +27,13 @@ from vllm.util.log import get_logger
 _log = get_logger(__name__)
 LOOK_S = 0.5
 PEEK_S = 2.0
-PAUSES_S = (0.0, 0.5, 2.0, 5.0)
-"""Waits between attempts to start again; after the last one failed the client is dead."""
+PAUSES_S = (0.0, 0.5, 2.0, 5.0, 15.0)
+"""Waits before attempts to start again; when the last one came to nothing the client is dead."""
+SOUND_S = 60.0
+"""An engine that has given a token, or lived for so long, was worth its start: what ends it begins a new count."""
 KILLED = 0.2
 """How much of a failed attempt one is that a signal from outside ended."""
+CALL_S = 600.0
 _NO_STATS = EngineStats(0, 0, 0.0, 0, 0, 0, 0, 0, 0)
 
 
@@ -50,6 +53,13 @@ class EngineClient:
         self._unseen: deque[int] = deque()
         """Prompt lengths of the requests sent to this engine that its counts do not hold yet."""
         self._num_sent = 0
+        self._has_served = False
+        """The present engine has given a token."""
+        self._awake = asyncio.Event()
+        self._awake.set()
+        self.is_paused = False
+        self._calls: dict[int, asyncio.Future[Done]] = {}
+        self._num_calls = 0
         self.stats = _NO_STATS
         self.num_restarts = 0
         self.dead: str = ""
@@ -63,6 +73,7 @@ class EngineClient:
     async def stop(self) -> None:
         """End the engine; what is open ends with an error. Safe to call twice."""
         self._is_stopping = True
+        self._awake.set()
         if self._child is not None:
             await self._child.close()
         if self._task is not None:
@@ -133,41 +144,107 @@ class EngineClient:
         if self.is_serving and self._child is not None:
             self._child.send([frame(Reset())])
 
+    async def call(self, method: str, *args: Any, **words: Any) -> Any:
+        """What the engine answers to `method` (see entrypoints.errands). ValidationError says what it refuses."""
+        if not self.is_serving or self._child is None:
+            raise EngineDeadError("there is no engine to call")
+        self._num_calls += 1
+        number, answer = self._num_calls, asyncio.get_running_loop().create_future()
+        data = frame(Call(number, method, list(args), words))
+        self._calls[number] = answer
+        self._child.send([data])
+        try:
+            done: Done = await asyncio.wait_for(answer, CALL_S)
+        except TimeoutError:
+            raise EngineGenerateError(f"{method} took more than {CALL_S:g} seconds") from None
+        finally:
+            self._calls.pop(number, None)
+        if done.error:
+            raise ValidationError(done.error, field=method)
+        return done.result
+
+    @property
+    def is_asleep(self) -> bool:
+        """Whether there is no engine because somebody wants none."""
+        return not self._awake.is_set()
+
+    async def sleep(self) -> None:
+        """End the engine, and with it all it holds. Open requests stay in the journal and go on after `wake`."""
+        self._awake.clear()
+        if self._child is not None and not self._child.ended.done():
+            await self._child.close()
+
+    async def wake(self) -> None:
+        """Start an engine again and wait until it serves. EngineDeadError when none can be had."""
+        self._awake.set()
+        while not self.is_serving:
+            if self.dead or self._is_stopping:
+                raise EngineDeadError(f"The engine has stopped: {self.dead or 'the server ends'}")
+            await asyncio.sleep(0.02)
+
+    async def pause(self, waits: bool) -> None:
+        """Send nobody to the engine from now on; on return nobody there gets on, or (`waits`) all have ended."""
+        self.is_paused = True
+        if waits:
+            while self.is_paused and self._journal.num_sent and not self.dead:
+                await asyncio.sleep(0.02)
+        elif self.is_serving:
+            await self.call("pause")
+
+    async def resume(self) -> None:
+        """Go on where `pause` stopped."""
+        self.is_paused = False
+        if self.is_serving:
+            await self.call("resume")
+        self._send_due()
+
     # -- one engine after the other ------------------------------------------------------------------------------------
 
     async def _supervise(self) -> None:
         attempt = 0.0
         while not self.dead:
+            await self._awake.wait()
             await asyncio.sleep(PAUSES_S[int(attempt)])
             if self._is_stopping:
                 break
             self._unseen.clear()
-            self._num_sent = 0
+            self._num_sent, self._has_served, began = 0, False, 0.0
             child = self._child = await Child.start(self._words, self._on_message)
-            if self._is_stopping:
+            if self._is_stopping or self.is_asleep:
                 await child.close()
             while not child.ended.done():
                 child.look()
+                began = began or (time.monotonic() if child.is_ready else 0.0)
                 await asyncio.wait([child.ended], timeout=LOOK_S)
             cause, from_outside = await child.cause()
             if self._is_stopping:
                 break
-            attempt = 0.0 if child.is_ready else attempt + (KILLED if from_outside else 1.0)
-            self._died(cause, from_outside, is_last=not self._ready.done() or attempt >= len(PAUSES_S))
+            is_sound = self._has_served or (began and time.monotonic() - began > SOUND_S)
+            attempt = 0.0 if is_sound or self.is_asleep else attempt + (KILLED if from_outside else 1.0)
+            self._ended(cause, from_outside, attempt)
         self._give_up(self.dead or "the server ends")
 
-    def _died(self, cause: str, from_outside: bool, is_last: bool) -> None:
-        """Fail whom this death is laid to, and say so."""
+    def _ended(self, cause: str, from_outside: bool, attempt: float) -> None:
+        """The engine is gone. Unless it was sent to sleep: fail whom this death is laid to, and say so."""
         self.stats, self._glance = _NO_STATS, None
-        failed = self._journal.lost(from_outside)
-        for entry in failed:
+        for waiting in self._calls.values():
+            waiting.set_result(Done(0, error=f"the engine ended: {cause}"))
+        self._calls.clear()
+        if self.is_asleep:
+            self._journal.recall()
+            return
+        for entry in self._journal.lost(from_outside):
             _fail(entry, f"the engine died on this request each time: {cause}")
-        if is_last:
+        if not self._ready.done():
             self.dead = cause
             return
+        if attempt >= len(PAUSES_S):
+            self.dead = f"the engine died again and again before it could serve, the last time: {cause}"
+            return
         self.num_restarts += 1
-        level = logging.ERROR if not self._is_stopping else logging.INFO
-        _log.log(level, "The engine died: %s. Starting another for %d open requests.", cause, len(self._journal))
+        pause = PAUSES_S[int(attempt)]
+        later = f" in {pause:g} s" if pause else ""
+        _log.error("The engine died: %s. Starting another%s for %d open requests.", cause, later, len(self._journal))
 
     def _give_up(self, why: str) -> None:
         self.dead = why
@@ -188,10 +265,14 @@ class EngineClient:
             for update in message.updates:
                 entry = self._journal.note(update)
                 if entry is not None:
+                    self._has_served = True
                     entry.sink(update)
         elif isinstance(message, Ready):
             if not self._ready.done():
                 self._ready.set_result(message)
+        elif isinstance(message, Done):
+            if (waiting := self._calls.get(message.number)) is not None and not waiting.done():
+                waiting.set_result(message)
         elif isinstance(message, Glance):
             if self._glance is not None and not self._glance.done():
                 self._glance.set_result(message)
@@ -203,7 +284,7 @@ class EngineClient:
 
     def _send_due(self) -> None:
         """Send what may go. A request that gave tokens before, or lost siblings, is resumed with what it gave."""
-        if not self._journal.has_waiting or not self.is_serving or self._child is None:
+        if not self._journal.has_waiting or not self.is_serving or self._child is None or self.is_paused:
             return
         due = self._journal.due()
         self._num_sent += len(due)

@@ -106,10 +106,19 @@ class Journal:
             if is_alone and entry.num_alone > from_outside and entry.strikes >= SUSPECT + from_outside:
                 failed.append(entry)
                 del self._entries[entry.request.request_id]
+        self.recall()
+        return failed
+
+    @property
+    def num_sent(self) -> int:
+        """Entries that are with an engine."""
+        return sum(entry.is_sent for entry in self._entries.values())
+
+    def recall(self) -> None:
+        """The engine was ended on purpose: everybody is to be sent again, and nobody is to blame."""
         for entry in self._entries.values():
             entry.is_sent = entry.has_progressed = False
         self.has_waiting = bool(self._entries)
-        return failed
 
     def due(self) -> list[Entry]:
         """What to send now, marked as sent. While a suspect has not cleared itself, nobody else goes."""

@@ -1,7 +1,7 @@
 """What front and engine say to each other, and how it is framed.
 
-    front ── Add, Abort, Reset, Peek ──▶ engine
-    engine ── Ready, News (one a step), Refused, Glance (to a Peek), Beat, Failed ──▶ front
+    front ── Add, Abort, Reset, Peek, Call ──▶ engine
+    engine ── Ready, News (one a step), Refused, Glance (to a Peek), Done (to a Call), Beat, Failed ──▶ front
 
 A frame is a 4-byte little-endian length and that many bytes of msgpack; the message carries its kind. Does not know:
 sockets, processes. Invariant: only plain data crosses, so nothing read here can run code. Called by: client,
@@ -10,6 +10,7 @@ entrypoints.engine_main.
 
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -37,6 +38,15 @@ class Abort(msgspec.Struct, tag=True):
 
 class Reset(msgspec.Struct, tag=True):
     """Forget every cached prefix."""
+
+
+class Call(msgspec.Struct, tag=True):
+    """Do something between two steps (see entrypoints.errands); answered by a Done of the same number."""
+
+    number: int
+    method: str
+    args: list[Any] = []
+    words: dict[str, Any] = {}
 
 
 class Peek(msgspec.Struct, tag=True):
@@ -73,6 +83,14 @@ class Refused(msgspec.Struct, tag=True):
     why: str
 
 
+class Done(msgspec.Struct, tag=True):
+    """What came of a Call: plain data, or why not."""
+
+    number: int
+    result: Any = None
+    error: str = ""
+
+
 class Beat(msgspec.Struct, tag=True):
     """A sign of life. `step_s` is how long the present step has taken, `cpu_s` the processor time used so far."""
 
@@ -86,8 +104,8 @@ class Failed(msgspec.Struct, tag=True):
     cause: str
 
 
-Command = Add | Abort | Reset | Peek
-Message = Ready | News | Refused | Glance | Beat | Failed
+Command = Add | Abort | Reset | Peek | Call
+Message = Ready | News | Refused | Glance | Done | Beat | Failed
 _encode = msgspec.msgpack.Encoder().encode
 _commands = msgspec.msgpack.Decoder(Command)
 _messages = msgspec.msgpack.Decoder(Message)

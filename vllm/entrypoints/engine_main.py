@@ -18,11 +18,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from vllm.engine.core import Engine
 from vllm.engine.recorder import Recorder
-from vllm.engine.wire import Abort, Add, Beat, Command, Failed, Frames, Message, News, Peek, Ready, Refused, frame
-from vllm.errors import CapacityError, RefusedError, sentence
+from vllm.engine.wire import Abort, Add, Beat, Call, Command, Failed, Frames, Message, News, Peek, Ready, Refused, frame
+from vllm.entrypoints.errands import Errands
+from vllm.entrypoints.upkeep import Parts
+from vllm.errors import CapacityError, sentence
 from vllm.protocol.executor import Executor
 from vllm.protocol.step import StepPlan, StepResult
 from vllm.util.arith import largest
@@ -58,6 +61,11 @@ class Fragile:
     def prepare(self) -> tuple[int, float] | None:
         return self._inner.prepare()
 
+    @property
+    def runner(self) -> Any:
+        """The inner one's, for calls into the model."""
+        return getattr(self._inner, "runner")  # noqa: B009
+
     def close(self) -> None:
         self._inner.close()
 
@@ -67,6 +75,7 @@ class Child:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self.errands = Errands()
         self._lock = threading.Lock()
         self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._step_began = 0.0
@@ -83,8 +92,10 @@ class Child:
         while True:
             self._obey(engine)
             self._step_began = time.monotonic()
-            updates = engine.step() if engine.has_work else []
+            updates = engine.step() if self._may_step(engine) else []
             self._step_began = 0.0
+            if self.errands.profile is not None:
+                self.errands.profile.step()
             if updates or told != engine.num_added:
                 told = engine.num_added  # why: the front counts who waits, also while a long prompt gives no token
                 self.say(News(updates, engine.stats()))
@@ -109,10 +120,15 @@ class Child:
                     self.say(Refused(command.request.request_id, str(error)))
             elif isinstance(command, Abort):
                 engine.abort(command.request_id, command.index)
+            elif isinstance(command, Call):
+                self.say(self.errands.run(command, engine))
             elif isinstance(command, Peek):
                 self.say(self._recorder.glance(engine, time.monotonic()))
             else:
                 engine.reset_prefix_cache()
+
+    def _may_step(self, engine: Engine) -> bool:
+        return engine.has_work and not self.errands.is_paused
 
     def _next(self, engine: Engine, until: float) -> Command | None:
         """A command; None where there is none and, from `until` on, something else to do."""
@@ -125,7 +141,7 @@ class Child:
                 _log.warning("nothing more is made ready ahead of requests: %s: %s", type(cause).__name__, cause)
             self._step_began = 0.0
         try:
-            if not engine.has_work:
+            if not self._may_step(engine):
                 return self._inbox.get()
             left = until - time.monotonic()
             return self._inbox.get(timeout=left) if left > 0 else self._inbox.get_nowait()
@@ -170,20 +186,28 @@ def longest(engine: Engine) -> int:
     return largest(1, engine.plan.max_model_len, fits)
 
 
-def build(words: dict[str, object]) -> tuple[Engine, Ready]:
-    """The engine for these arguments, and what the front must know. Raises ValueError where it cannot be built."""
-    from vllm.assembly import Workers, announce, make_executor, make_plan
+def build(words: dict[str, object]) -> tuple[Engine, Ready, Errands]:
+    """The engine for these arguments, what the front must know, and what can be asked of the engine beside steps.
+
+    Raises ValueError where it cannot be built.
+    """
+    from vllm.assembly import Workers, announce, config_view, make_executor, make_plan
     from vllm.config.args import EngineArgs
     from vllm.engine.folder import compiler_words
     from vllm.features.pooling.host import only, recipe_of
 
+    class FragileWorkers(Workers):
+        """Whose executors end the process when they fail, also those made later."""
+
+        def make(self, *args: Any, **more: Any) -> Executor:
+            return Fragile(super().make(*args, **more))
+
     args = EngineArgs.from_mapping(words)
-    if args.worker_extension_cls:
-        raise RefusedError("worker_extension_cls: a server takes no calls into its worker; use LLM or AsyncLLM.")
     folder, described, plan = make_plan(args, is_watched=True)
     words = {} if args.skip_tokenizer_init else compiler_words(args, folder, described.decoder.vocab)
-    executor, resources = make_executor(Workers(plan, described, words, args.logits_processors))
-    engine = Engine(plan.scheduler, plan.kv, Fragile(executor), resources=resources)
+    workers = FragileWorkers(plan, described, words, args.logits_processors)
+    executor, resources = make_executor(workers)
+    engine = Engine(plan.scheduler, plan.kv, executor, resources=resources)
     announce(plan)
     ready = Ready(
         max_model_len=plan.scheduler.max_model_len,
@@ -195,10 +219,11 @@ def build(words: dict[str, object]) -> tuple[Engine, Ready]:
         description=f"{plan.architecture} as {plan.worker.dtype} on {plan.worker.device}",
         only=only(recipe_of(args, folder)),
     )
-    return engine, ready
+    parts = Parts(engine, workers, plan, config_view(plan, described), args.worker_extension_cls or "")
+    return engine, ready, Errands(parts, args.profiler_config or {})
 
 
-def main(build: Callable[[dict[str, object]], tuple[Engine, Ready]] = build) -> None:
+def main(build: Callable[[dict[str, object]], tuple[Engine, Ready, Errands]] = build) -> None:
     """Run the engine that `build` makes on the socket whose descriptor is the first argument."""
     # why: the front decides when the engine ends; Ctrl-C and a service manager's SIGTERM go to the whole group
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -207,7 +232,7 @@ def main(build: Callable[[dict[str, object]], tuple[Engine, Ready]] = build) -> 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     child = Child(socket.socket(fileno=int(sys.argv[1])))
     try:
-        engine, ready = build(json.loads(sys.stdin.read()))
+        engine, ready, child.errands = build(json.loads(sys.stdin.read()))
         child.say(ready)
         gc.freeze()  # why: torch and the model are a million objects, and a full look at them holds up every step
         child.serve(engine)

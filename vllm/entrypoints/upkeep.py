@@ -12,23 +12,36 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vllm.errors import EngineError, RefusedError, ValidationError
 
 if TYPE_CHECKING:
-    from vllm.assembly import Assembled
+    from vllm.assembly import Assembled, Workers
+    from vllm.engine.core import Engine
+    from vllm.planning.plan import Plan
 
 TAGS = ("weights", "kv_cache")
 _ASLEEP = "The engine sleeps; call wake_up() first."
 _WORKERS = "the model runs in {} workers, which take no calls; use one device (tensor_parallel_size=1)."
 
 
+@dataclass(slots=True)
+class Parts:
+    """What upkeep needs of an engine, where there is no more of it (a server's)."""
+
+    engine: Engine
+    workers: Workers
+    plan: Plan
+    vllm_config: Any
+    worker_extension: str
+
+
 class Upkeep:
     """Keeps what the next executor is made of."""
 
-    def __init__(self, parts: Assembled) -> None:
+    def __init__(self, parts: Assembled | Parts) -> None:
         self._parts, self._load = parts, parts.plan.load
         self._given: dict[str, Any] = {}
         """Weights that stand in for the folder's, on the host."""
@@ -155,7 +168,7 @@ class Upkeep:
 class LiveModel:
     """The running network, with vLLM's way to give it weights."""
 
-    def __init__(self, upkeep: Upkeep, parts: Assembled) -> None:
+    def __init__(self, upkeep: Upkeep, parts: Assembled | Parts) -> None:
         self._upkeep, self._parts = upkeep, parts
 
     def load_weights(self, weights: Iterable[tuple[str, Any]]) -> set[str]:
@@ -186,7 +199,7 @@ class LiveModel:
 class Worker:
     """What users' code finds where vLLM has a worker: device, rank, model_runner.model, and the calls below."""
 
-    def __init__(self, upkeep: Upkeep, parts: Assembled) -> None:
+    def __init__(self, upkeep: Upkeep, parts: Assembled | Parts) -> None:
         from types import SimpleNamespace
 
         self._upkeep = upkeep

@@ -44,13 +44,12 @@ FAMILIES: tuple[tuple[str, Shape], ...] = (
 _PREFIXES: tuple[tuple[str, Shape], ...] = (("/v1/messages", anthropic_error), ("/api/", ollama_error))
 """Where the clients of other APIs are, so that they can read what is said of a route that is not there."""
 
-_CONTROL = "a server takes no control of its engine; LLM and AsyncLLM do (docs/offline.md)"
+_WEIGHTS = "a server reads weights from a folder: /collective_rpc with reload_weights (docs/serving.md)"
 _HEADS = "models with a head for classes or rewards are not supported yet; /v1/embeddings is"
 _SPEECH = "only text is read and made"
 ABSENT = {
-    **dict.fromkeys(("/pause", "/resume", "/is_paused", "/sleep", "/wake_up", "/is_sleeping"), _CONTROL),
-    **dict.fromkeys(("/collective_rpc", "/start_profile", "/stop_profile", "/reset_prefix_cache"), _CONTROL),
-    **dict.fromkeys(("/init_weight_transfer_engine", "/update_weights", "/start_weight_update"), _CONTROL),
+    **dict.fromkeys(("/init_weight_transfer_engine", "/update_weights", "/start_weight_update"), _WEIGHTS),
+    "/server_info": "/version, /metrics and `vllm plan` tell it",
     **dict.fromkeys(("/pooling", "/classify", "/v1/classify", "/score", "/v1/score"), _HEADS),
     **dict.fromkeys(("/rerank", "/v1/rerank", "/v2/rerank"), _HEADS),
     **dict.fromkeys(("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/realtime"), _SPEECH),

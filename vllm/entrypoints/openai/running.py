@@ -60,6 +60,11 @@ class OpenRequests:
 
         flow.on_close = leave
 
+    def cancel_all(self) -> None:
+        """End every answer, with finish_reason "abort"."""
+        for flow in [flow for flows in self._flows.values() for flow in flows]:
+            flow.cancel()
+
     def cancel(self, name: str) -> bool:
         """End the answers of this id, with finish_reason "abort"; False when there is none.
 

@@ -50,6 +50,8 @@ class Server:
     responses: Store = field(init=False)
     created: int = field(default_factory=lambda: int(time.time()))
     is_draining: bool = False
+    asleep: set[str] = field(default_factory=set)
+    """What sleeps: weights, kv_cache."""
     _format: Format | None = None
     _structured: StructuredOutput | None = None
     _fingerprint: str = ""
@@ -149,6 +151,8 @@ class Server:
             raise HttpError(503, "The engine is starting.")
         if self.front.client.dead:
             raise HttpError(503, "The engine has stopped.")
+        if self.front.client.is_asleep:
+            raise HttpError(503, "The engine sleeps; POST /wake_up ends that.")
 
     def check_room(self, num_requests: int = 0, num_tokens: int = 0) -> None:
         """503 when too many requests or prompt tokens wait, or would with these; alone in line anything fits."""

@@ -15,8 +15,9 @@ KINDS = ("text/plain",)
 
 
 async def answer(request: Request, server: Server) -> Response:
-    """200 while an engine serves; 503 while it starts, is restarted, has stopped, or the server drains."""
+    """200 while an engine serves; 503 while it starts, is restarted, sleeps, has stopped, or the server drains."""
     front = server.front
     if front.is_started and front.client.is_serving and not server.is_draining:
         return Response()
-    return Response(status_code=503, headers={"retry-after": RETRY_S})
+    asleep = b"The engine sleeps." if front.is_started and front.client.is_asleep else b""
+    return Response(asleep, 503, {"retry-after": RETRY_S}, "text/plain")
