@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from tests.kernels.triton_here import DEVICE, DTYPES
-from vllm.ops.fold import Folded, fold, folded_choose, folded_experts, linear_mul
+from vllm.ops.fold import Folded, fold, folded_choose, folded_experts
 from vllm.ops.moe import CASES, choose, experts, route
-from vllm.ops.triton import linear_mul as multiplied
 from vllm.ops.triton import moe, moe_sort
 from vllm.ops.triton.moe import experts_triton, folded_experts_triton, grouped
 from vllm.ops.triton.moe_choose import choose_triton, folded_choose_triton
@@ -149,15 +148,3 @@ def test_hopper_s_products(case, dtype):
     want, got = experts(x, weights, ids, up, down, "silu"), by_hopper(x, weights, ids.int(), up, down)
     error = (got.double() - want.double()).abs().max() / want.double().abs().max()
     assert error <= experts.tol.of(dtype), f"{error:.2e}"
-
-
-@pytest.mark.parametrize("case", [(3, 64, 96), (70, 128, 256), (128, 128, 512), (300, 128, 256)], ids=str)
-def test_a_map_with_its_activation(case, monkeypatch):
-    """On Hopper by the products of experts, with all rows for one."""
-    torch.manual_seed(0)
-    monkeypatch.setattr(multiplied, "_LEAST", 0)
-    monkeypatch.setattr(multiplied, "_ROWS", ((65, 128, 1), (129, 999, 2)))
-    tokens, width, outputs = case
-    dtype = DTYPES[min(1, len(DTYPES) - 1)]
-    x, w = rand(tokens, 2 * width, dtype=dtype)[:, :width], rand(outputs, width, dtype=dtype) / 8
-    close(multiplied.linear_mul_triton(x, w), linear_mul(x, w), linear_mul.tol.of(dtype))

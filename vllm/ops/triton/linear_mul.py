@@ -1,21 +1,42 @@
 """The gated half of a feed-forward part on a GPU: the map to [gate | up] and its activation.
 
-Where Hopper's products for experts beat the library and a pass over its result, they serve with all rows for one
-expert; the wide result then never exists. Measured on an H200 (`docs/performance.md`).
+Where Hopper's own kernel beats the library and a pass over its result, it serves; the wide result then never exists.
+Measured on an H200 (`docs/performance.md`).
 """
+
+import functools
+import importlib
+from types import ModuleType
 
 import torch
 
 from vllm.ops.fold import linear_mul
 from vllm.ops.table import Target
 from vllm.ops.triton.activation import activate_mul_triton
+from vllm.ops.triton.chain import IS_CHAINED
 from vllm.ops.triton.linear import linear_triton
-from vllm.ops.triton.moe_many import hopper_products
+from vllm.util.log import get_logger
 
-_ROWS = ((65, 128, 1),)
-"""Least and most rows, and blocks of 128 of them that are at work at one time."""
+log = get_logger(__name__)
+
+_ROWS = frozenset((*range(73, 129), *range(249, 257)))
+"""Its tiles have 128 rows, whose last must be nearly full: at 160 rows it loses 31 us a layer of 8B, at 192 15."""
 _LEAST = 1 << 24
-"""Smallest weight for them: smaller ones leave processors idle."""
+"""Smallest weight for it: smaller ones leave processors idle."""
+
+
+@functools.cache
+def hopper_gated() -> ModuleType | None:
+    """The kernel for Hopper's warpgroups, where there is such a chip and this Triton can compile it."""
+    if not IS_CHAINED or torch.cuda.get_device_capability()[0] != 9:
+        return None
+    try:
+        module = importlib.import_module("vllm.ops.triton.linear_wide")
+        module.try_out()
+    except Exception as error:  # why: Gluon is experimental, and the library's product serves without it
+        log.warning("gated maps run on the library's product, which is slower: %s", error)
+        return None
+    return module
 
 
 def _when(target: Target) -> bool:
@@ -26,10 +47,8 @@ def _when(target: Target) -> bool:
 def linear_mul_triton(x_TE: torch.Tensor, packed: object) -> torch.Tensor:
     """See the op."""
     assert isinstance(packed, torch.Tensor)
-    rows = x_TE.shape[0]
-    for least, most, group in _ROWS:
-        if least <= rows <= most and packed.numel() >= _LEAST:
-            products = hopper_products()
-            if products is not None and products.can_dense(x_TE, packed):
-                return products.dense(x_TE, packed, True, group)  # type: ignore[no-any-return]
+    if x_TE.shape[0] in _ROWS and packed.numel() >= _LEAST:
+        hopper = hopper_gated()
+        if hopper is not None and hopper.can(x_TE, packed):
+            return hopper.gated(x_TE, packed)  # type: ignore[no-any-return]
     return activate_mul_triton(linear_triton(x_TE, packed), "silu")
