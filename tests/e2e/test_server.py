@@ -190,6 +190,21 @@ def test_bad_requests_are_told_what_is_wrong(server: Running, path: str, body: o
         assert "'tiny', 'also'" in answer["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "told"),
+    [
+        ("POST", "/v1/chat/completion", {}, "Did you mean '/v1/chat/completions'?"),
+        ("GET", CHAT, None, "does not take GET; it takes POST"),
+        ("POST", CHAT, {"messages": "hi"}, "messages: Input should be a valid array, got a string."),
+        ("POST", COMPLETIONS, {"prompt": "a", "n": True}, "n: Input should be a valid integer, got true."),
+        ("POST", COMPLETIONS, {"prompt": "a", "stop": ["b", 1]}, "stop.1: Input should be a valid string, got 1."),
+        ("POST", COMPLETIONS, {"prompt": "a", "user": "u" * 2000}, "at most 1024 characters, got a string."),
+    ],
+)
+def test_what_came_and_what_was_meant_are_told(server: Running, method: str, path: str, body: object, told: str):
+    assert told in server.ask(method, path, body)[1]["error"]["message"]
+
+
 def test_unknown_fields_are_named(server: Running):
     status, _, headers = server.ask("POST", COMPLETIONS, {"prompt": "a", "max_tokens": 1, "temprature": 1, "user": "u"})
     assert (status, headers["x-ignored-fields"]) == (200, "temprature")

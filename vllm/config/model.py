@@ -65,7 +65,7 @@ class ModelArgs:
         (), "any", "logits processors for every request: classes, or package.module:Class; they run in the engine"
     )
     worker_extension_cls: str | None = knob(
-        None, "str", "package.module.Class whose methods collective_rpc may call; offline, on one device"
+        None, "str", "package.module.Class whose methods collective_rpc may call; on one device"
     )
     load_format: str = knob("auto", "str", "kind of weight files; dummy: random weights", choices=LOAD_FORMATS)
     deterministic: bool = knob(False, "bool", "same request, same bits, whoever shares the batch")

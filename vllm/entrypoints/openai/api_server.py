@@ -95,6 +95,12 @@ async def _serve(engine_args: EngineArgs, args: ServerArgs, sock: socket.socket)
             _log.warning("A second signal: leaving at once.")
             os._exit(1)  # why: it is meant; the engine ends with us
         http.should_exit = server.is_draining = True
+        if len(server.open):
+            _log.info(
+                "Shutting down: %d open requests have %g s to end; a second signal leaves at once.",
+                len(server.open),
+                args.shutdown_timeout,
+            )
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)

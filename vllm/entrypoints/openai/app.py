@@ -29,6 +29,7 @@ from vllm.entrypoints.openai.errors import HttpError, Shape, as_http, openai_err
 from vllm.entrypoints.openai.openapi import Door, document
 from vllm.entrypoints.openai.state import Server
 from vllm.entrypoints.openai.stream import EventStream
+from vllm.errors import nearest
 from vllm.util.catalog import Catalogue
 from vllm.util.log import get_logger
 
@@ -141,7 +142,10 @@ async def _missing(request: Request, error: Exception) -> Response:
     """A path or a method that is not there."""
     assert isinstance(error, HTTPException)
     missing, path = error.status_code == 404, request.url.path
-    text = "There is no such route." if missing else f"This route does not take {request.method}."
+    routes = [route.path for route in request.app.routes if isinstance(route, Route)]
+    text = f"There is no such route.{nearest(path[:128], routes)}"
+    if not missing:
+        text = f"This route does not take {request.method}; it takes {(error.headers or {}).get('Allow', '')}."
     why = ABSENT.get(path) if missing else None
     told = HttpError(error.status_code, text if why is None else f"{path} is not in this version: {why}.")
     shape = next((shape for prefix, shape in _PREFIXES if path.startswith(prefix)), openai_error)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 from pydantic import ValidationError as SchemaError
 
-from vllm.errors import EngineDeadError, EngineGenerateError, RefusedError, ValidationError, VllmError
+from vllm.errors import EngineDeadError, EngineGenerateError, RefusedError, ValidationError, VllmError, quoted
 
 _TYPES = {
     400: "BadRequestError",
@@ -67,17 +67,26 @@ def refused(field: str, why: str) -> RefusedError:
 
 
 def _of_schema(error: SchemaError) -> HttpError:
-    """The first complaint of pydantic, without the value (it may be long, or secret).
+    """The first complaint of pydantic; of a text or a list only what it is, for it may be long, or secret.
 
     Of a field with several types it is that of the type which the value has, not that of another.
     """
-    told = error.errors(include_url=False, include_context=False, include_input=False)
+    told = error.errors(include_url=False, include_context=False)
     same = [one for one in told if one["loc"][:1] == told[0]["loc"][:1]]
-    first = next((one for one in same if not one["type"].endswith("_type")), same[0])
+    deepest = max(same, key=lambda one: sum(not _is_union_arm(part) for part in one["loc"]))
+    first = next((one for one in same if not one["type"].endswith("_type")), deepest)
     place = ".".join(str(part) for part in first["loc"] if not _is_union_arm(part))
     if first["type"] == "json_invalid":
         return HttpError(400, f"The body is not JSON: {first['msg']}.")
-    return HttpError(400, f"{place or 'the body'}: {first['msg']}.", place or None)
+    got = "" if first["type"] == "missing" else f", got {_shown(first['input'])}"
+    return HttpError(400, f"{place or 'the body'}: {first['msg']}{got}.", place or None)
+
+
+def _shown(value: object) -> str:
+    """A plain value, or the kind of another."""
+    if value is None or isinstance(value, bool | int | float):
+        return {"None": "null", "True": "true", "False": "false"}.get(repr(value), quoted(value))
+    return {str: "a string", list: "an array", dict: "an object"}.get(type(value), "something else")
 
 
 def _is_union_arm(part: int | str) -> bool:
