@@ -14,9 +14,10 @@ mkdir -p "$logs"
 check() { # tool, file
     log="$logs/$1.$(basename "$2" .py).log"
     compute-sanitizer --tool "$1" --target-processes application-only --error-exitcode 9 --print-limit 20 \
-        "$python" -m pytest -q -x -p no:xdist -p no:cacheprovider "$2" -m gpu_too -k "${CASES:-bfloat16}" >"$log" 2>&1
+        "$python" -m pytest -q -x -p no:xdist -p no:cacheprovider "$2" -m gpu_too -k "${CASES:-bfloat16 or pick}" >"$log" 2>&1
     status=$?
-    [ $status -eq 5 ] && status=0 # why: no test of that file was asked for
+    # why: who names cases means some files; otherwise a file of which nothing runs is a mistake
+    [ $status -eq 5 ] && [ -n "$CASES" ] && status=0
     echo "$status $1 $2: $(grep -E 'passed|failed|deselected' "$log" | tail -1) $(grep 'SUMMARY' "$log" | tail -1)"
     return $status
 }

@@ -24,13 +24,21 @@ CASES = (
     ((16, (4, 4, 80, 80), (1,), (37,), None, None, False), True, 0, None, False),
     ((16, (4, 2, 32, 32), (1, 1), (0, 65), 1, None, False), False, 16, None, False),
 )
+LONG = (
+    # those of one list of tiles: heads that end inside a program, and over several ones
+    ((64, (14, 2, 64, 64), (1,) * 5, (0, 64, 127, 700, 1500), None, None, True), False, 32, None, True),
+    ((128, (8, 1, 128, 128), (1,) * 3, (5, 1023, 2100), None, 30.0, False), True, 128, 1.0, False),
+    ((64, (32, 8, 128, 128), (1,) * 5, (64, 63, 1, 900, 300), 200, None, True), False, 128, None, False),
+    ((64, (16, 8, 128, 128), (1,) * 150, tuple(range(0, 1200, 8)), None, None, False), True, 128, None, False),
+)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES + LONG * HAS_GPU, ids=lambda case: str(case)[:90])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("way", [Way(3, 2, False, 5), Way(7, 1, True, 3), None][: 2 + HAS_GPU], ids=str)
+@pytest.mark.parametrize("way", [Way(3, 2, False, 5), Way(7, 1, True, 3), None, "list"][: 2 + 2 * HAS_GPU], ids=str)
 def test_agrees_with_the_references(case, dtype, way, monkeypatch):
-    if way is not None:
+    monkeypatch.setattr(decode, "EVEN", range(1 << 30 if way == "list" else 0))
+    if isinstance(way, Way):
         monkeypatch.setattr(decode, "way_of", lambda heads, tiles: way)
     torch.manual_seed(0)
     paged, normed, turned, clip, interleaved = case

@@ -75,18 +75,29 @@ def test_pick(case):
         assert (got[n].item() in s.forbidden[row].tolist()) == (s.free_at[row].item() == 0)
 
 
-def test_near_ties_and_dtypes():
+def test_near_ties():
     """Equal logits leave it to the noise, large ones and many near scores to the exact sum."""
     torch.manual_seed(2)
     s = state(5000)
     s.free_at[:] = 0
     rows = torch.arange(1, 9, dtype=torch.int32, device=DEVICE)
     lens = torch.randint(1, 500, (8,), dtype=torch.int32, device=DEVICE)
-    for logits in (torch.zeros(8, 5000), torch.randn(8, 5000) * 1e-3 + 1e4, torch.full((8, 5000), float("-inf"))):
+    equal = [torch.full((8, 5000), x) for x in (0.0, 3e7, float("-inf"))]
+    for logits in (*equal, torch.randn(8, 5000) * 1e-3 + 1e4, torch.randn(8, 5000) * 30):
         logits = logits.to(DEVICE)
         assert torch.equal(pick_triton(logits, rows, lens, copy(s)), pick(logits.clone(), rows, lens, copy(s)))
-    logits = (torch.randn(8, 5000, device=DEVICE) * 3).half()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_logits_in_16_bits(dtype):
+    torch.manual_seed(4)
+    s = state(5000)
+    rows = torch.arange(1, 9, dtype=torch.int32, device=DEVICE)
+    lens = torch.randint(1, 500, (8,), dtype=torch.int32, device=DEVICE)
+    logits = (torch.randn(8, 5000, device=DEVICE) * 3).to(dtype)
     assert torch.equal(pick_triton(logits, rows, lens, copy(s)), pick(logits.float(), rows, lens, copy(s)))
+    got, want = gather_rows_triton(rows, s), gather_rows(rows, s)
+    assert torch.equal(got.token_ids, want.token_ids) and torch.equal(got.tables[0], want.tables[0])
 
 
 def with_options(s: RowState, vocab: int, slots: int = 6) -> RowState:

@@ -16,9 +16,12 @@ from vllm.ops.table import Target
 from vllm.ops.triton.chain import CHAINED, follow, tickets
 from vllm.ops.triton.draw import _log1p, _mix
 
-_BLOCK = 4096
+_BLOCK, _PROGRAMS = 1024, 132 * 9
+"""Logits that a program reads at a time; programs that an H100 or H200 runs at once (many lines: twice as many)."""
 FAST = tl.constexpr(torch.cuda.is_available() and torch.version.hip is None)
 """The device has approximate logarithms."""
+_SLIM = {"maxnreg": 56} if FAST.value else {}
+"""So that nine programs fit on a processor."""
 
 
 @triton.jit
@@ -52,7 +55,9 @@ def _keys(seed, length):
 def _log2(x):
     """A logarithm that is near enough to find candidates."""
     if FAST:
-        return tl.inline_asm_elementwise("lg2.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+        return tl.inline_asm_elementwise(
+            "lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
     return tl.log2(x)
 
 
@@ -91,41 +96,121 @@ def _winner(logits, logit, at, temperature, first, second, LARGEST: tl.constexpr
 
 
 @triton.jit
+def _bound(logit, at, first, second, factor):
+    """The other way round and a little less than a token's score, in powers of two and plus 32: -log1p(-u) > u."""
+    x = at.to(tl.uint32) * 2654435761 + first
+    x = _mix(_mix(x, second, True), second, False)
+    return _log2(x.to(tl.float32) + 0.5) - logit * factor
+
+
+@triton.jit
+def _allowed(logit, at, forbidden, F: tl.constexpr):
+    """Logits without those of the ids in `forbidden`."""
+    for i in tl.static_range(F):
+        logit = tl.where(at == tl.load(forbidden + i), float("-inf"), logit)
+    return logit
+
+
+@triton.jit
+def _scores(logits, at, there, held, forbidden, temperature, first, second, LARGEST: tl.constexpr, F: tl.constexpr):
+    """Scores of the tokens `at` as the reference computes them; greedy ones are logits."""
+    logit = tl.load(logits + at, there, float("-inf")).to(tl.float32)
+    if held:
+        logit = _allowed(logit, at, forbidden, F)
+    score = logit
+    if temperature > 0:
+        score = _noisy(logit, _uniform(at, first, second, LARGEST), temperature)
+    return score
+
+
+@triton.jit
+def _better(top, token, score, at, there):
+    """The best of (top, token) and scored tokens; the lower token of equals."""
+    best = tl.max(score, 0)
+    which = tl.min(tl.where(there & (score == best), at, 0x7FFFFFFF), 0)
+    token = tl.where(best > top, which, tl.where(best == top, tl.minimum(token, which), token))
+    return tl.maximum(top, best), token
+
+
+@triton.jit
+def _search(logits, begin, end, V, held, forbidden, temperature, first, second, LARGEST: tl.constexpr,
+            F: tl.constexpr, BLOCK: tl.constexpr, MOST: tl.constexpr):  # fmt: skip
+    """The best score of chunks begin .. end and its token.
+
+    Each lane keeps the least bound of what it sees. Only lanes that may hold the best token are scored, best first.
+    """
+    lane, c = tl.arange(0, BLOCK), tl.arange(0, MOST)
+    factor = 1.4426950408889634 / tl.where(temperature > 0, temperature, 1.4426950408889634)
+    bounds = tl.full((BLOCK,), float("inf"), tl.float32)
+    ahead = tl.load(logits + begin * BLOCK + lane, begin * BLOCK + lane < V, float("-inf"))
+    for i in range(begin, end):
+        at = i * BLOCK + lane
+        logit = ahead.to(tl.float32)
+        after = at + BLOCK
+        ahead = tl.load(logits + after, (after < V) & (i + 1 < end), float("-inf"))
+        if held:
+            logit = _allowed(logit, at, forbidden, F)
+        if temperature > 0:
+            bounds = tl.minimum(bounds, _bound(logit, at, first, second, factor))
+        else:
+            bounds = tl.minimum(bounds, -logit)
+    top, token = tl.full((), float("-inf"), tl.float32), tl.full((), 0x7FFFFFFF, tl.int32)
+    least, rounds, going = tl.min(bounds, 0), 0, True
+    while going & (rounds < 8):
+        mine = tl.min(tl.where(bounds == least, lane, BLOCK - 1), 0)
+        at = (begin + c) * BLOCK + mine
+        there = (begin + c < end) & (at < V)
+        score = _scores(logits, at, there, held, forbidden, temperature, first, second, LARGEST, F)
+        top, token = _better(top, token, score, at, there)
+        bounds = tl.where(lane == mine, float("inf"), bounds)
+        least = tl.min(bounds, 0)
+        # why: what both sides may be wrong by
+        near = 32.0 - top * 1.4426950408889634 + (1e-4 + 2e-6 * tl.abs(top))
+        going = (least < float("inf")) & (least <= tl.where(temperature > 0, near, -top))
+        rounds += 1
+    if going:  # many equal ones
+        for i in range(begin, end):
+            at = i * BLOCK + lane
+            score = _scores(logits, at, at < V, held, forbidden, temperature, first, second, LARGEST, F)
+            top, token = _better(top, token, score, at, at < V)
+    return top, token
+
+
+@triton.jit(do_not_specialize=["each"])
 def _best(logits, rows, lens, temperatures, seeds, free_at, forbidden, top_k, top_p, min_p, count_slot, counts, values,
-          tokens, tickets, last, computed, told, out, V, stride, LARGEST: tl.constexpr, F: tl.constexpr,
-          BLOCK: tl.constexpr, PARTS: tl.constexpr, PP: tl.constexpr, IDLE: tl.constexpr, OPTIONS: tl.constexpr,
+          tokens, tickets, last, computed, told, out, V, stride, each, LARGEST: tl.constexpr, F: tl.constexpr,
+          BLOCK: tl.constexpr, PP: tl.constexpr, IDLE: tl.constexpr, OPTIONS: tl.constexpr,
           TOLD: tl.constexpr):  # fmt: skip
-    line, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    line, part, parts = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     follow()
     row, length = tl.load(rows + line).to(tl.int64), tl.load(lens + line)
-    at = part * BLOCK + tl.arange(0, BLOCK)
+    begin = part * each
+    end = tl.minimum(begin + each, tl.cdiv(V, BLOCK))
     logits += line * stride
-    logit = tl.load(logits + at, at < V, float("-inf")).to(tl.float32)
-    if length < tl.load(free_at + row):
-        for i in tl.static_range(F):
-            logit = tl.where(at == tl.load(forbidden + row * F + i), float("-inf"), logit)
+    forbidden += row * F
+    ids = tl.load(forbidden + tl.arange(0, F))
+    inside = (ids >= begin * BLOCK) & (ids < end * BLOCK)
+    held = (length < tl.load(free_at + row)) & (tl.max(inside.to(tl.int32), 0) > 0)
     temperature = tl.load(temperatures + row)
     if OPTIONS:  # lines that are cut are chosen elsewhere
         some = (tl.load(top_k + row) > 0) | (tl.load(top_p + row) < 1.0) | (tl.load(min_p + row) > 0.0)
         if some & (temperature > 0.0):
             return
-    if temperature > 0:
-        first, second = _keys(tl.load(seeds + row), length)
-        top, token = _winner(logits, logit, at, temperature, first, second, LARGEST)
-    else:
-        top = tl.max(logit, 0)
-        token = tl.min(tl.where(logit == top, at, 0x7FFFFFFF), 0)
-    tl.store(values + line * PARTS + part, top)
-    tl.store(tokens + line * PARTS + part, token)
+    first, second = _keys(tl.load(seeds + row), length)
+    top, token = _search(
+        logits, begin, end, V, held, forbidden, temperature, first, second, LARGEST, F, BLOCK, PP
+    )  # fmt: skip
+    tl.store(values + line * parts + part, top)
+    tl.store(tokens + line * parts + part, token)
     tl.debug_barrier()
-    if tl.atomic_add(tickets + line, 1) != PARTS - 1:
+    if tl.atomic_add(tickets + line, 1) != parts - 1:
         return
     tl.store(tickets + line, 0)
     i = tl.arange(0, PP)
-    value = tl.load(values + line * PARTS + i, i < PARTS, float("-inf"), cache_modifier=".cg")
-    token = tl.load(tokens + line * PARTS + i, i < PARTS, 0x7FFFFFFF, cache_modifier=".cg")
+    value = tl.load(values + line * parts + i, i < parts, float("-inf"), cache_modifier=".cg")
+    token = tl.load(tokens + line * parts + i, i < parts, 0x7FFFFFFF, cache_modifier=".cg")
     # why: a line without a finite logit still gives a token of the vocabulary
-    best = tl.min(tl.where(value == tl.max(value, 0), token, 0x7FFFFFFF), 0)
+    best = tl.minimum(tl.min(tl.where(value == tl.max(value, 0), token, 0x7FFFFFFF), 0), V - 1)
     tl.store(out + line, best.to(tl.int64))
     if row != IDLE:
         if TOLD:
@@ -178,7 +263,9 @@ def pick_lines(
 ) -> torch.Tensor:
     """Choose for all lines, or with `options` for those that are not cut; the others' places are left empty."""
     lines, width = logits_NV.shape
-    parts, device = triton.cdiv(width, _BLOCK), logits_NV.device
+    chunks, device = triton.cdiv(width, _BLOCK), logits_NV.device
+    each = triton.cdiv(chunks, max(1, min(chunks, _PROGRAMS * (1 if lines < 64 else 2) // lines)))
+    parts = triton.cdiv(chunks, each)
     values = torch.empty((lines, parts), dtype=torch.float32, device=device)
     tokens = torch.empty((lines, parts), dtype=torch.int32, device=device)
     out = torch.empty(lines, dtype=torch.int64, device=device)
@@ -187,7 +274,7 @@ def pick_lines(
     _best[(lines, parts)](
         logits_NV, rows_N, lens_N, state.temperature, state.seed, state.free_at, state.forbidden, *cuts, values, tokens,
         tickets(device, lines), state.last, state.computed, state.last if told is None else told, out, width,
-        logits_NV.stride(0), LARGEST_U, FORBIDDEN, _BLOCK, parts, triton.next_power_of_2(parts),
-        state.last.shape[0] - 1, options is not None, 0 if told is None else PLACES, num_warps=8, **CHAINED,
+        logits_NV.stride(0), each, LARGEST_U, FORBIDDEN, _BLOCK, triton.next_power_of_2(chunks),
+        state.last.shape[0] - 1, options is not None, 0 if told is None else PLACES, num_warps=4, **_SLIM, **CHAINED,
     )  # fmt: skip
     return out
