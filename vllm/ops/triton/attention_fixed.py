@@ -15,10 +15,13 @@ import triton.language as tl
 
 from vllm.ops.attention import AttentionShape, attention
 from vllm.ops.batch import Batch, GroupBatch
+from vllm.ops.heads import HeadsShape
+from vllm.ops.heads_attention import heads_attention
 from vllm.ops.triton.attention import PagedCache, _leading_decodes, _run_write, layout
 from vllm.ops.triton.chain import CHAINED, follow, tickets
 from vllm.ops.triton.decode import _both
 from vllm.ops.triton.fixed import is_fixed
+from vllm.ops.triton.heads import FIXED_HEADS, split_heads_triton
 from vllm.ops.triton.prefill import find_work, query_for, scores, widen
 
 _ROWS = 64
@@ -161,6 +164,26 @@ def attention_fixed(
         _run(q_THD, out, cache.flat, batch, group, shape, sinks_H, decodes, True)
     if decodes < batch.num_seqs:
         _run(q_THD, out, cache.flat, batch, group, shape, sinks_H, decodes, False)
+    return out
+
+
+@heads_attention.kernel("fixed", when=is_fixed, rank=2)
+def heads_attention_fixed(
+    qkv_TJ: torch.Tensor,
+    heads: HeadsShape,
+    norms: tuple[torch.Tensor | None, torch.Tensor | None],
+    turns: tuple[torch.Tensor | None, torch.Tensor | None],
+    cache: PagedCache,
+    batch: Batch,
+    group: GroupBatch,
+    shape: AttentionShape,
+    sinks_H: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """See the op: the two kernels for it, of which the first fills the cache. It has the dtype of the projections."""
+    keep = cache.flat, group.slot_mapping, group.block_size
+    q, _, _ = split_heads_triton(qkv_TJ, heads, *norms, *turns, most=FIXED_HEADS, keep=keep)
+    out = q.new_empty(q.shape[0], shape.heads, shape.v_dim)
+    _run(q, out, cache.flat, batch, group, shape, sinks_H, batch.num_seqs, True)
     return out
 
 
