@@ -18,7 +18,7 @@ from vllm.ops.batch import Batch, GroupBatch
 from vllm.ops.heads import HeadsShape
 from vllm.ops.heads_attention import heads_attention
 from vllm.ops.triton.attention import PagedCache, _leading_decodes, _run_write, layout
-from vllm.ops.triton.chain import CHAINED, follow, tickets
+from vllm.ops.triton.chain import CHAINED, behind, follow, lead, tickets
 from vllm.ops.triton.decode import _both
 from vllm.ops.triton.fixed import is_fixed
 from vllm.ops.triton.heads import FIXED_HEADS, split_heads_triton
@@ -76,11 +76,12 @@ def _attend(q, cache, table, items, count, seq_lens, sinks, part, maxes, sums, t
             DECODES: tl.constexpr, SHARED: tl.constexpr):  # fmt: skip
     """`DECODES`: sequences of one token, without a list of work. `SHARED`: a program a share."""
     head, item = tl.program_id(0), tl.program_id(1)
-    follow()
     if DECODES:
+        lead()
         seq, start, num = item, item, 1
         first = tl.load(seq_lens + seq) - 1
     else:
+        follow()
         if item >= tl.load(count):
             return
         seq, start = tl.load(items + item * 4), tl.load(items + item * 4 + 1)
@@ -88,12 +89,15 @@ def _attend(q, cache, table, items, count, seq_lens, sinks, part, maxes, sums, t
     low = tl.maximum(0, first - WINDOW + 1) if WINDOW else 0
     begin, end = low // SPLIT, (first + num - 1) // SPLIT + 1
     if SHARED:
-        mine = tl.program_id(2)
+        # why backwards: programs without a share are over before the others' wait is
+        mine = splits - 1 - tl.program_id(2)
         if (mine < begin) | (mine >= end):
             return
         come, go = mine, mine + 1
     else:
         come, go = begin, end
+    if DECODES:
+        behind()
     rows, d, n = tl.arange(0, ROWS), tl.arange(0, DP), tl.arange(0, NP)
     token, g = rows // GP, rows % GP
     real = (token < num) & (g < G)
@@ -117,7 +121,7 @@ def _attend(q, cache, table, items, count, seq_lens, sinks, part, maxes, sums, t
     if SHARED:  # noqa: SIM102 - only the first is known when this is compiled
         if end - begin > 1:
             place = seq.to(tl.int64) * KV + head
-            spot = (place * splits + tl.program_id(2)) * G + g
+            spot = (place * splits + mine) * G + g
             tl.store(part + spot[:, None] * N + n[None, :], acc, inside)
             tl.store(maxes + spot, top, real)
             tl.store(sums + spot, total, real)
