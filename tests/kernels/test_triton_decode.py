@@ -66,7 +66,8 @@ def test_agrees_with_the_references(case, dtype, way, monkeypatch):
         if p.D in (64, 128):
             small = heads_attention_triton(qkv.to(DEVICE), heads, *there, p.cache, b, g, p.shape, sinks, small=True)
             error = (restore(small).cpu().view(want.shape) - want.float()).abs().max() / want.abs().max()
-            assert small.scale.shape == (len(queries), p.H) and error <= 0.04, f"{error:.2e}"
+            # why: half a step of e4m3 above 256 is 16 of 448
+            assert small.scale.shape == (len(queries), p.H) and error <= 0.037 + allowed, f"{error:.2e}"
         contexts = [c + 1 for c in contexts] if all((c + 2) // p.P == c // p.P for c in contexts) else contexts
 
 
