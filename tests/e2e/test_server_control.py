@@ -67,6 +67,9 @@ def test_a_sleeping_engine_is_gone_says_so_and_comes_back_the_same(server: Runni
     assert code == 503 and headers["retry-after"] and "/wake_up" in told["error"]["message"]
     assert server.ask("GET", "/health")[::2][0] == 503
     assert status(server, "/reset_prefix_cache") == 503
+    states = [line for line in server.ask("GET", "/metrics")[1].splitlines() if "engine_sleep_state{" in line]
+    assert [line[-3:] for line in states if 'sleep_state="weights_offloaded"' in line] == ["1.0"]
+    assert [line[-3:] for line in states if 'sleep_state="awake"' in line] == ["0.0"]
     assert status(server, "/wake_up?tags=weights") == 200
     assert server.ask("GET", "/is_sleeping")[1] == {"is_sleeping": True}, "both, or none"
     assert status(server, "/wake_up?tags=kv_cache") == 200

@@ -73,6 +73,14 @@ def server(tmp_path_factory):
         yield it
 
 
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """With a model that computes: log-probabilities, grammars, thoughts."""
+    flags = "--served-model-name", "tiny", "--max-model-len", "512", "--disable-uvicorn-access-log"
+    with serving(tmp_path_factory.mktemp("real"), *flags, keys=()) as it:
+        yield it
+
+
 class Client:
     """One connection, made again where the server has closed it."""
 
@@ -122,14 +130,14 @@ def fields(document: dict, schema: dict, depth: int = 0) -> Iterator[tuple[str, 
 
 def sound(server: Running, path: str, places: list[tuple[str, ...]]) -> None:
     """No seed in any of these fields is a failure of ours, and the engine is the same afterwards."""
-    pid = server.engine_pid()
+    pid, before = server.engine_pid(), len(server.log.read_text())
     with closing(Client(server.port)) as client:
         for place in places:
             for seed in SEEDS:
                 status, answer = client.told(path, with_value(BODIES[path], place, seed))
                 assert 200 <= status < 500, (place, seed[:80], status, answer)
         assert client.told("/v1/completions", b'{"prompt": "a", "max_tokens": 2}')[0] == 200
-    assert server.engine_pid() == pid and " failed." not in server.log.read_text()
+    assert server.engine_pid() == pid and " failed." not in server.log.read_text()[before:]
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/v1/messages", "/api/chat"])
@@ -139,10 +147,10 @@ def test_no_seed_in_an_extension_field_fails(server: Running, path: str):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", BODIES)
-def test_no_seed_in_any_field_fails(server: Running, path: str):
-    document = server.ask("GET", "/openapi.json")[1]
+def test_no_seed_in_any_field_fails(real: Running, path: str):
+    document = real.ask("GET", "/openapi.json")[1]
     body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    sound(server, path, list(dict.fromkeys([*fields(document, body), *((name,) for name in ODD)])))
+    sound(real, path, list(dict.fromkeys([*fields(document, body), *((name,) for name in ODD)])))
 
 
 def test_no_body_fails(server: Running):

@@ -92,9 +92,8 @@ class Metrics:
         labels = (*_LABELS, "source")
         by_source = Counter("vllm:prompt_tokens_by_source", "Prompt tokens, by source", labels, registry=self.registry)
         self._by_source = {source: by_source.labels(*self._values, source) for source in _SOURCES}
-        asleep = self._apart("engine_sleep_state", "1 for the state that the engine is in", "sleep_state")
-        for state in ("awake", "weights_offloaded", "discard_all"):
-            asleep.labels(*self._values, state).set(state == "awake")
+        self._asleep = self._apart("engine_sleep_state", "1 for the state that the engine is in", "sleep_state")
+        self.on_sleep("awake")
         self._ttft = self._histogram("time_to_first_token_seconds", "Arrival to first token", _SHORT)
         self._gap = Tally("vllm:inter_token_latency_seconds", "Time between outputs of a request", _GAPS, self._values)
         self.registry.register(self._gap)
@@ -125,6 +124,11 @@ class Metrics:
             buckets=(0.1, 0.5, 1),
         )
         ProcessCollector(registry=self.registry)
+
+    def on_sleep(self, state: str) -> None:
+        """The engine is awake, or sleeps at vLLM's level 1 (weights_offloaded) or 2 (discard_all)."""
+        for one in ("awake", "weights_offloaded", "discard_all"):
+            self._asleep.labels(*self._values, one).set(one == state)
 
     def text(self) -> bytes:
         """The page that Prometheus reads."""

@@ -55,7 +55,7 @@ async def answer(request: Request, server: Server) -> Response:
     client = server.front.client
     if verb == "sleep":
         level = _one_of(request, "level", ("1", "0", "2"))
-        await (_pause(request, server) if level == "0" else _sleep(request, server))
+        await (_sleep(request, server, level) if level != "0" else _pause(request, server))
     elif verb == "wake_up":
         await _wake_up(request, server)
     elif verb == "pause":
@@ -104,7 +104,7 @@ async def _pause(request: Request, server: Server) -> None:
         await server.front.client.call("reset_prefix_cache", False)
 
 
-async def _sleep(request: Request, server: Server) -> None:
+async def _sleep(request: Request, server: Server, level: str) -> None:
     client = server.front.client
     mode = _one_of(request, "mode", ("abort", "wait", "keep"))
     if mode == "abort":
@@ -115,6 +115,7 @@ async def _sleep(request: Request, server: Server) -> None:
         client.is_paused = was_paused
     server.asleep = set(_TAGS)
     await client.sleep()
+    server.metrics.on_sleep("weights_offloaded" if level == "1" else "discard_all")
 
 
 async def _wake_up(request: Request, server: Server) -> None:
@@ -124,3 +125,4 @@ async def _wake_up(request: Request, server: Server) -> None:
     server.asleep -= tags
     if not server.asleep and server.front.client.is_asleep:  # why: both take their memory together
         await server.front.client.wake()
+        server.metrics.on_sleep("awake")
