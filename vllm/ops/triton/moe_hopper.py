@@ -28,7 +28,6 @@ from vllm.ops.triton.moe_sort import Sorted
 
 ROWS = 128
 """Rows of a block, for `sort`."""
-_STAGES = 4
 
 
 @gluon.jit
@@ -50,8 +49,11 @@ def _spot(blocks, i, rows, TILES: gl.constexpr, GROUP: gl.constexpr):
 def _copy(xd, wd, blocks, total, rows, x_buf, w_buf, full, empty, J: gl.constexpr, K: gl.constexpr, TILES: gl.constexpr,
           GATED: gl.constexpr, GROUP: gl.constexpr, BK: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
     it = 0
+    spot = _spot(blocks, gl.program_id(0), rows, TILES, GROUP)
     for i in range(gl.program_id(0), total, gl.num_programs(0)):
-        expert, first, _, tile = _spot(blocks, i, rows, TILES, GROUP)
+        expert, first, _, tile = spot
+        # why: where the next tile is is known before its turn
+        spot = _spot(blocks, gl.minimum(i + gl.num_programs(0), total - 1), rows, TILES, GROUP)
         if expert >= 0:
             if GATED:
                 low = expert * J + tile * 128
@@ -71,13 +73,28 @@ def _copy(xd, wd, blocks, total, rows, x_buf, w_buf, full, empty, J: gl.constexp
 
 
 @gluon.jit
-def _multiply(half: gl.constexpr, blocks, total, rows, out, x_buf, w_mma, full, empty, J: gl.constexpr, K: gl.constexpr,
-              TILES: gl.constexpr, GATED: gl.constexpr, GROUP: gl.constexpr, BK: gl.constexpr,
+def _store(out, y, row, last, column, width):
+    """What is real of 64 rows."""
+    LAYOUT: gl.constexpr = y.type.layout
+    line = row + gl.arange(0, 64, layout=gl.SliceLayout(1, LAYOUT))
+    n = column + gl.arange(0, 128, layout=gl.SliceLayout(0, LAYOUT))
+    gl.store(out + line.to(gl.int64)[:, None] * width + n[None, :], y, (line < last)[:, None] & (n < width)[None, :])
+
+
+@gluon.jit
+def _multiply(half: gl.constexpr, od, blocks, total, rows, out, x_buf, w_mma, o_buf, full, empty, J: gl.constexpr,
+              K: gl.constexpr, TILES: gl.constexpr, GATED: gl.constexpr, GROUP: gl.constexpr, BK: gl.constexpr,
               STAGES: gl.constexpr):  # fmt: skip
     ACC: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 256, 16])
+    Y: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 128, 16])
+    PARTS: gl.constexpr = 1 if GATED else 2
+    width: gl.constexpr = J // 2 if GATED else J
+    dtype: gl.constexpr = out.dtype.element_ty
     it = 0
+    spot = _spot(blocks, gl.program_id(0), rows, TILES, GROUP)
     for i in range(gl.program_id(0), total, gl.num_programs(0)):
-        expert, first, last, tile = _spot(blocks, i, rows, TILES, GROUP)
+        expert, first, last, tile = spot
+        spot = _spot(blocks, gl.minimum(i + gl.num_programs(0), total - 1), rows, TILES, GROUP)
         if expert >= 0:
             acc = gl.full([64, 256], 0.0, gl.float32, layout=ACC)
             s = it % STAGES
@@ -94,30 +111,38 @@ def _multiply(half: gl.constexpr, blocks, total, rows, out, x_buf, w_mma, full, 
                 it += 1
             acc = warpgroup_mma_wait(0, deps=(acc,))
             mbarrier.arrive(empty.index((it - 1) % STAGES), count=1)
+            low, high = acc.reshape([64, 2, 128]).permute((0, 2, 1)).split()
             if GATED:
-                gate, up = acc.reshape([64, 2, 128]).permute((0, 2, 1)).split()
-                y = gate / (1.0 + gl.exp(-gate)) * up
-                width: gl.constexpr = J // 2
-                wide: gl.constexpr = 128
-            else:
-                y = acc
-                width: gl.constexpr = J
-                wide: gl.constexpr = 256
-            LAYOUT: gl.constexpr = y.type.layout
-            row = first + half * 64 + gl.arange(0, 64, layout=gl.SliceLayout(1, LAYOUT))
-            n = tile * wide + gl.arange(0, wide, layout=gl.SliceLayout(0, LAYOUT))
-            spot = out + row.to(gl.int64)[:, None] * width + n[None, :]
-            gl.store(spot, y.to(out.dtype.element_ty), (row < last)[:, None] & (n < width)[None, :])
+                low = low / (1.0 + gl.exp(-low)) * high
+            row, column = first + half * 64, tile * (128 * PARTS)
+            y = gl.convert_layout(low.to(dtype), Y)
+            z = gl.convert_layout(high.to(dtype), Y)
+            if row + 64 <= last:
+                # why: the copy engine stores while the next tile's products are made
+                tma.store_wait(0)
+                o_buf.index(half * PARTS).store(y)
+                if not GATED:
+                    o_buf.index(half * PARTS + 1).store(z)
+                fence_async_shared()
+                tma.async_copy_shared_to_global(od, [row, column], o_buf.index(half * PARTS))
+                if not GATED:
+                    tma.async_copy_shared_to_global(od, [row, column + 128], o_buf.index(half * PARTS + 1))
+            elif row < last:
+                _store(out, y, row, last, column, width)
+                if not GATED:
+                    _store(out, z, row, last, column + 128, width)
+    tma.store_wait(0)
 
 
 @gluon.jit(do_not_specialize=["total", "rows"])
-def _product(xd, wd, blocks, total, rows, out, J: gl.constexpr, K: gl.constexpr, TILES: gl.constexpr,
+def _product(xd, wd, od, blocks, total, rows, out, J: gl.constexpr, K: gl.constexpr, TILES: gl.constexpr,
              GATED: gl.constexpr, GROUP: gl.constexpr, BK: gl.constexpr, STAGES: gl.constexpr,
              CHAINED: gl.constexpr, num_warps: gl.constexpr):  # fmt: skip
     dtype: gl.constexpr = out.dtype.element_ty
     x_buf = gl.allocate_shared_memory(dtype, [2 * STAGES, 64, BK], xd.layout)
     w_buf = gl.allocate_shared_memory(dtype, [2 * STAGES, 128, BK], wd.layout)
     w_mma = w_buf._reinterpret(dtype, [STAGES, 256, BK], wd.layout)
+    o_buf = gl.allocate_shared_memory(dtype, [2 if GATED else 4, 64, 128], od.layout)
     bar: gl.constexpr = mbarrier.MBarrierLayout()
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bar)
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bar)
@@ -131,10 +156,10 @@ def _product(xd, wd, blocks, total, rows, out, J: gl.constexpr, K: gl.constexpr,
         gl.inline_asm_elementwise("griddepcontrol.launch_dependents; mov.u32 $0, 0;", "=r", [], gl.int32, False, 1)
     gl.warp_specialize(
         [
-            (_multiply, (gl.constexpr(0), blocks, total, rows, out, x_buf, w_mma, full, empty, J, K, TILES, GATED,
-                         GROUP, BK, STAGES)),
-            (_multiply, (gl.constexpr(1), blocks, total, rows, out, x_buf, w_mma, full, empty, J, K, TILES, GATED,
-                         GROUP, BK, STAGES)),
+            (_multiply, (gl.constexpr(0), od, blocks, total, rows, out, x_buf, w_mma, o_buf, full, empty, J, K, TILES,
+                         GATED, GROUP, BK, STAGES)),
+            (_multiply, (gl.constexpr(1), od, blocks, total, rows, out, x_buf, w_mma, o_buf, full, empty, J, K, TILES,
+                         GATED, GROUP, BK, STAGES)),
             (_copy, (xd, wd, blocks, total, rows, x_buf, w_buf, full, empty, J, K, TILES, GATED, GROUP, BK, STAGES)),
         ],
         [4, 1],
@@ -143,6 +168,11 @@ def _product(xd, wd, blocks, total, rows, out, J: gl.constexpr, K: gl.constexpr,
 
 
 _LAYOUT = gl.NVMMASharedLayout(128, 16, rank=2)
+
+
+def _stages(is_gated: bool) -> int:
+    """Tiles in flight: what is stored takes 32 or 64 of 227 KiB, a tile of rows and weights 48."""
+    return 4 if is_gated else 3
 
 
 @functools.cache
@@ -179,11 +209,12 @@ def product(rows: torch.Tensor, weight_XJK: torch.Tensor, s: Sorted, is_gated: b
     out = torch.empty((rows.shape[0], width), dtype=rows.dtype, device=rows.device)
     xd = TensorDescriptor.from_tensor(rows, [64, 64], _LAYOUT)
     wd = TensorDescriptor.from_tensor(weight_XJK.view(num * outputs, inputs), [128, 64], _LAYOUT)
+    od = TensorDescriptor.from_tensor(out, [64, 128], _LAYOUT)
     tiles = -(-width // (128 if is_gated else 256))
     total = s.num_blocks * tiles
     _product[(min(total, _num_processors(rows.device.index or 0)),)](
-        xd, wd, s.blocks, total, 0, out, outputs, inputs, tiles, is_gated, 0, 64, _STAGES, IS_CHAINED, num_warps=4,
-        **CHAINED,
+        xd, wd, od, s.blocks, total, 0, out, outputs, inputs, tiles, is_gated, 0, 64, _stages(is_gated), IS_CHAINED,
+        num_warps=4, **CHAINED,
     )  # fmt: skip
     return out
 
@@ -195,10 +226,11 @@ def dense(x: torch.Tensor, weight_JK: torch.Tensor, is_gated: bool, group: int) 
     out = torch.empty((x.shape[0], width), dtype=x.dtype, device=x.device)
     xd = TensorDescriptor.from_tensor(x, [64, 64], _LAYOUT)
     wd = TensorDescriptor.from_tensor(weight_JK, [128, 64], _LAYOUT)
+    od = TensorDescriptor.from_tensor(out, [64, 128], _LAYOUT)
     tiles = -(-width // (128 if is_gated else 256))
     total = -(-x.shape[0] // 128) * tiles
     _product[(min(total, _num_processors(x.device.index or 0)),)](
-        xd, wd, x, total, x.shape[0], out, outputs, inputs, tiles, is_gated, group, 64, _STAGES, IS_CHAINED,
-        num_warps=4, **CHAINED,
+        xd, wd, od, x, total, x.shape[0], out, outputs, inputs, tiles, is_gated, group, 64, _stages(is_gated),
+        IS_CHAINED, num_warps=4, **CHAINED,
     )  # fmt: skip
     return out
