@@ -15,7 +15,8 @@ import torch
 
 from benchmarks.tuning.timing import in_graph
 from vllm.ops.moe import experts, route
-from vllm.ops.triton import moe, moe_choose, moe_many
+from vllm.ops.moe import moe as both
+from vllm.ops.triton import moe, moe_choose, moe_few, moe_many
 from vllm.ops.triton.moe_sort import sort
 from vllm.ops.triton.moe_tiles import Tile, Tiles, tiles
 
@@ -70,6 +71,7 @@ class Load:
         self.x = torch.randn(tokens, E, device="cuda", dtype=torch.bfloat16)
         weights, ids = route(torch.randn(tokens, len(self.ups[0]), device="cuda"), A, True)
         self.weights, self.ids = weights, ids.int()
+        self.alone = moe_choose.Picked(weights, self.ids, self.ids, None, False, True)
         self.h = torch.randn(tokens * A, I, device="cuda", dtype=torch.bfloat16)
 
 
@@ -90,13 +92,18 @@ def check(job: tuple[int, int, str, Tile]) -> float:
     """Compile one candidate; the error of a layer with it. NaN: it cannot run."""
     tokens, bm, which, tile = job
     load = Load(min(tokens, 64), 16, 1)
-    base = tiles(tokens * A, X, torch.bfloat16)
+    base = tiles(tokens * A, X, torch.bfloat16, alone=True)
     z = replace(base, bm=bm, rows_alone=1 << 20 if alone_of(tokens) else 0, **{which: tile})
     z = replace(z, down=downs_of(tokens, bm)[0]) if which == "up" else replace(z, up=UP[bm][0])
-    args = (load.x, load.weights, load.ids, load.ups[0], load.downs[0], "silu")
+    maps = (load.ups[0], load.downs[0], "silu")
     try:
-        want = experts(*args).float()
-        return float((moe.grouped(*args, z).float() - want).abs().max() / want.abs().max())
+        if z.rows_alone:
+            want = both(load.x, load.router[:16].float(), A, True, *maps).float()
+            got = moe_few.few_tokens(load.x, load.router[:16], A, True, *maps, z=z)[0].float()
+        else:
+            want = experts(load.x, load.weights, load.ids, *maps).float()
+            got = moe.grouped(load.x, load.weights, load.ids, *maps, z).float()
+        return float((got - want).abs().max() / want.abs().max())
     except Exception as error:
         print(f"{job}: {type(error).__name__}: {str(error)[:100]}", flush=True)
         return float("nan")
@@ -105,8 +112,8 @@ def check(job: tuple[int, int, str, Tile]) -> float:
 def best_tiles(load: Load, tokens: int, bm: int, errors: dict[tuple[int, int, str, Tile], float]) -> tuple[Tiles, dict]:
     """The fastest tiles of a load with blocks of `bm` rows, and all times."""
     alone, layers = alone_of(tokens), len(load.ups)
-    s = None if alone else sort(load.ids, X, bm)
-    base, choice = Tiles(bm, UP[bm][0], DOWN[bm][0]), (load.weights, load.ids)
+    s = load.alone if alone else sort(load.ids, X, bm)
+    base = Tiles(bm, UP[bm][0], DOWN[bm][0])
     times: dict[str, list[tuple[float, Tile]]] = {"up": [], "down": []}
     for which, found in (("up", UP[bm]), ("down", downs_of(tokens, bm))):
         for tile in dict.fromkeys(found):
@@ -115,8 +122,10 @@ def best_tiles(load: Load, tokens: int, bm: int, errors: dict[tuple[int, int, st
                 continue
             z = replace(base, **{which: tile})
             if which == "up":
-                took = in_graph(lambda i, z=z: moe.up_product(load.x, load.ups[i], I, choice, s, "silu", z), layers, 12)
-            elif s is None:
+                took = in_graph(
+                    lambda i, z=z: moe.up_product(load.x, load.ups[i], I, load.weights, s, "silu", z), layers, 12
+                )
+            elif alone:
                 took = in_graph(lambda i, z=z: moe.down_alone(load.h, load.downs[i], load.ids, z), layers, 12)
             else:
                 took = in_graph(lambda i, z=z: moe.down_product(load.h, load.downs[i], load.weights, s, z), layers, 12)
@@ -133,6 +142,8 @@ def whole(load: Load, z: Tiles | str) -> dict[str, float]:
         args = (load.x, load.weights, load.ids, load.ups[i], load.downs[i])
         if z == "hopper":
             return moe_many.by_hopper(*args)
+        if not isinstance(z, str) and z.rows_alone:
+            return moe_few.few_tokens(load.x, load.router, A, True, load.ups[i], load.downs[i], "silu", z=z)
         return moe_many.by_library(*args, "silu") if isinstance(z, str) else moe.grouped(*args, "silu", z)
 
     out["layer"] = in_graph(layer, layers, 6)

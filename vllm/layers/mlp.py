@@ -52,17 +52,21 @@ class MoELayer:
 
     def __init__(self, c: Context, part: MoE, name: str) -> None:
         self._part, self._axis, self._ops = part, c.mesh.tp, c.ops
-        self._router = c.ops.helper("choose", "pack")(c.take(f"{name}.router.weight"))
+        router = c.ops.helper("choose", "pack")(c.take(f"{name}.router.weight"))
+        self._routing = router, part.top_k, part.renormalize
         self._up, self._down = c.take(f"{name}.experts.gate_up"), c.take(f"{name}.experts.down")
         self._shared = MLPLayer(c, part.shared, f"{name}.shared") if part.shared else None
         names = c.ops.names()
-        self.folds = c.folds and part.shared is None and names["folded_experts"] == names["experts"] != "reference"
+        self._whole = names["moe"] == names["choose"] == names["experts"] != "reference"
+        self.folds = c.folds and part.shared is None and names["folded_moe"] == names["experts"] != "reference"
         """`folded` may be used."""
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        part = self._part
-        weights, experts = self._ops.choose(x, self._router, part.top_k, part.renormalize)
-        y = self._ops.experts(x, weights, experts, self._up, self._down, part.expert.act)
+        part, ops = self._part, self._ops
+        if self._whole:
+            y = ops.moe(x, *self._routing, self._up, self._down, part.expert.act)
+        else:
+            y = ops.experts(x, *ops.choose(x, *self._routing), self._up, self._down, part.expert.act)
         y = self._axis.all_reduce(y)
         return y if self._shared is None else y + self._shared(x)
 
@@ -72,8 +76,5 @@ class MoELayer:
 
     def folded(self, f: Folded, eps: float, following: torch.Tensor) -> Folded:
         """As that of a dense part."""
-        part, ops = self._part, self._ops
-        weights, experts, factor = ops.folded_choose(f, eps, self._router, part.top_k, part.renormalize)
-        return ops.folded_experts(  # type: ignore[no-any-return]
-            f, factor, weights, experts, self._up, self._down, part.expert.act, following
-        )
+        act, maps = self._part.expert.act, (self._up, self._down)
+        return self._ops.folded_moe(f, eps, *self._routing, *maps, act, following)  # type: ignore[no-any-return]

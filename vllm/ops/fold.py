@@ -7,7 +7,7 @@
 The row factor is one number, so it can be applied behind the product. Only RMS norms are of that kind. Weights may be
 e4m3 with a scale per row; inputs then are too, with a scale per token and 128 of them, or as they are: who makes x
 makes it so where every map of a layer wants it, else each map for itself. T tokens,
-E hidden, O outputs, S shares in which h^2 is summed, A experts per token. Called by: layers.
+E hidden, O outputs, S shares in which h^2 is summed. Called by: layers.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ import torch
 from vllm.ops.activation import activate_mul
 from vllm.ops.linear import linear
 from vllm.ops.linear_fp8 import Fp8Weight, linear_fp8
-from vllm.ops.moe import choose, experts
+from vllm.ops.moe import moe
 from vllm.ops.quantize import Intake, Quantized, quantize
 from vllm.ops.table import Tol, op
 
@@ -112,26 +112,18 @@ def linear_fold(
     return y
 
 
-@op(tol=Tol(f32=1e-5, bf16=1e-2, f16=2e-3), cases=CASES)
-def folded_choose(
-    f: Folded, eps: float, packed: object, top_k: int, renormalize: bool
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`choose` for norm(h), and the factors of rows [T] float32, which `folded_experts` takes."""
-    factor = _factor(f, eps)
-    return *choose(_normed(f, factor), packed, top_k, renormalize), factor[:, 0]
-
-
 @op(tol=_TOL, cases=CASES)
-def folded_experts(
+def folded_moe(
     f: Folded,
-    factor_T: torch.Tensor,
-    weights_TA: torch.Tensor,
-    experts_TA: torch.Tensor,
+    eps: float,
+    packed: object,
+    top_k: int,
+    renormalize: bool,
     up_XJE: torch.Tensor,
     down_XEI: torch.Tensor,
     act: str,
     weight_E: torch.Tensor,
 ) -> Folded:
-    """The stream h + experts(norm(h)) before a norm with `weight` (float32). May overwrite h."""
-    y = experts(_normed(f, factor_T[:, None]), weights_TA, experts_TA, up_XJE, down_XEI, act)
+    """The stream h + moe(norm(h)) before a norm with `weight` (float32). May overwrite h."""
+    y = moe(_normed(f, _factor(f, eps)), packed, top_k, renormalize, up_XJE, down_XEI, act)
     return fold(f.hidden + y, weight_E)  # type: ignore[no-any-return]

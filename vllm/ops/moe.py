@@ -61,3 +61,18 @@ def experts(
         out.index_add_(0, mine, y.float() * scale[start : start + count, None])
         start += count
     return out.to(x_TE.dtype)
+
+
+@op(tol=Tol(f32=1e-5, bf16=2e-2, f16=3e-3), cases=CASES)
+def moe(
+    x_TE: torch.Tensor,
+    packed: object,
+    top_k: int,
+    renormalize: bool,
+    up_XJE: torch.Tensor,
+    down_XEI: torch.Tensor,
+    act: str,
+) -> torch.Tensor:
+    """`choose`, then `experts`: for kernels that do both. `packed` is that of `choose`."""
+    weights, ids = choose(x_TE, packed, top_k, renormalize)
+    return experts(x_TE, weights, ids, up_XJE, down_XEI, act)  # type: ignore[no-any-return]

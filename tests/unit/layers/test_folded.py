@@ -24,7 +24,7 @@ HAS_GPU = torch.cuda.is_available()
 DEVICE = "cuda:0" if HAS_GPU else "cpu"
 MAPS = ("linear", "fold", "folded_linear", "folded_linear_mul", "linear_fold")
 
-FUSED = ("linear_fp8", "attention", "heads_attention", "experts", "folded_choose", "folded_experts", *MAPS)
+FUSED = ("linear_fp8", "attention", "heads_attention", "experts", "folded_moe", *MAPS)
 
 
 def normed(ffn: MLP | MoE) -> Decoder:

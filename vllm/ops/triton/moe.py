@@ -5,8 +5,9 @@
     down  grid (block, tile of E): weight * down of the rows, in the order of tokens
     join  the sum over a token's experts, in their order
 
-With few tokens every (token, expert) pair is a block of its own, nothing is sorted, and down and join are one product
-whose weights are on their way before up is done; with many, see `moe_many.py`. Choosing: `moe_choose.py`.
+With few tokens choice and sort are one kernel; with very few every (token, expert) pair is a block of its own, and down
+and join are one product whose weights are on their way before up is done: `moe_few.py`. With many: `moe_many.py`.
+Choosing: `moe_choose.py`.
 The norms around may be folded in (`ops/fold.py`). Nothing looks at the host, all shapes come from the number of tokens,
 and no sum depends on who came first. Tiles are in `moe_tiles.py`.
 """
@@ -15,11 +16,10 @@ import torch
 import triton
 import triton.language as tl
 
-from vllm.ops.fold import Folded, folded_experts
 from vllm.ops.moe import experts
 from vllm.ops.triton.activation import KINDS, gated
 from vllm.ops.triton.chain import CHAINED, behind, follow, lead
-from vllm.ops.triton.moe_choose import can, is_fixed, may_fold
+from vllm.ops.triton.moe_choose import Picked, can, is_fixed
 from vllm.ops.triton.moe_join import Ends, Onto, add_onto, empty_ends, joined
 from vllm.ops.triton.moe_many import by_hopper, by_library, hopper_products
 from vllm.ops.triton.moe_sort import Sorted, sort
@@ -32,24 +32,54 @@ _EXACT_SUM = 2048
 
 
 @triton.jit
-def _rows(experts, order, blocks, block, BM: tl.constexpr, ALONE: tl.constexpr):
-    """(expert, sorted places, pairs, which are real) of a block; expert -1 where there is none."""
-    m = tl.arange(0, BM)
-    if ALONE:
-        return tl.load(experts + block), block + m, block + m, m < 1
-    expert = tl.load(blocks + block * 3)
-    first, last = tl.load(blocks + block * 3 + 1), tl.load(blocks + block * 3 + 2)
-    place = first + m
-    real = place < last
-    return expert, place, tl.load(order + place, real, 0), real
+def _rows(order, blocks, T, X: tl.constexpr, XP: tl.constexpr, BM: tl.constexpr, WAY: tl.constexpr):
+    """(expert, places in h, pairs, which are real) of a block; expert -1 where there is none."""
+    m, block = tl.arange(0, BM), tl.program_id(0)
+    if WAY == 2:
+        expert, place, pair, real = tl.load(order + block), block + m, block + m, m < 1
+    elif WAY == 1:  # the first block of each expert, then all further ones
+        expert, first = block, block * 0
+        if block < X:
+            count = tl.load(blocks + block)
+        else:
+            x = tl.arange(0, XP)
+            counts = tl.load(blocks + x, x < X, 0)
+            more = tl.where(counts > BM, (counts - 1) // BM, 0)
+            expert = tl.sum((tl.cumsum(more, 0) <= block - X).to(tl.int32), 0)
+            first = (block - X - tl.sum(tl.where(x < expert, more, 0), 0) + 1) * BM
+            count = tl.sum(tl.where(x == expert, counts, 0), 0)
+        real = first + m < count
+        expert = tl.where(first < count, expert, -1)
+        pair = tl.load(order + expert * T + first + m, real, 0)
+        place = pair
+    else:
+        expert = tl.load(blocks + block * 3)
+        first, last = tl.load(blocks + block * 3 + 1), tl.load(blocks + block * 3 + 2)
+        place = first + m
+        real = place < last
+        pair = tl.load(order + place, real, 0)
+    return expert, place, pair, real
 
 
 @triton.jit
-def _up(x, w, weights, factors, out, experts, order, blocks, x_stride, E: tl.constexpr, I: tl.constexpr,  # noqa: E741
-        A: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, KIND: tl.constexpr,
-        GATED: tl.constexpr, ALONE: tl.constexpr, TURNED: tl.constexpr, FOLDED: tl.constexpr):  # fmt: skip
+def _weight(weights, pair, real, A: tl.constexpr, AP: tl.constexpr, RENORMALIZE: tl.constexpr):
+    """What pairs weigh in the sum over a token's experts."""
+    weight = tl.load(weights + pair, real, 0.0)
+    if RENORMALIZE:
+        a = tl.arange(0, AP)
+        beside = weights + (pair // A * A)[:, None] + a[None, :]
+        total = tl.sum(tl.load(beside, (a < A)[None, :] & real[:, None], 0.0), 1)
+        weight /= tl.where(real, total, 1.0)
+    return weight
+
+
+@triton.jit
+def _up(x, w, weights, factors, out, order, blocks, T, x_stride, E: tl.constexpr, X: tl.constexpr, XP: tl.constexpr,
+        I: tl.constexpr, A: tl.constexpr, AP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,  # noqa: E741
+        BK: tl.constexpr, KIND: tl.constexpr, GATED: tl.constexpr, WAY: tl.constexpr, TURNED: tl.constexpr,
+        RENORMALIZE: tl.constexpr, FOLDED: tl.constexpr):  # fmt: skip
     follow()
-    expert, place, pair, real = _rows(experts, order, blocks, tl.program_id(0), BM, ALONE)
+    expert, place, pair, real = _rows(order, blocks, T, X, XP, BM, WAY)
     if expert < 0:
         return
     n, k = tl.program_id(1) * BN + tl.arange(0, BN), tl.arange(0, BK)
@@ -81,39 +111,49 @@ def _up(x, w, weights, factors, out, experts, order, blocks, x_stride, E: tl.con
     y = gated(gate, up, KIND) if GATED else gated(gate, 1.0, KIND)
     if TURNED:
         y = tl.trans(y)
-    if ALONE:  # the sum over experts is one product then
-        y *= tl.load(weights + pair, real, 0.0)[:, None]
+    if WAY == 2:  # the sum over experts is one product then
+        y *= _weight(weights, pair, real, A, AP, RENORMALIZE)[:, None]
     spot = out + place[:, None].to(tl.int64) * I + n[None, :]
     tl.store(spot, y.to(out.dtype.element_ty), real[:, None] & (n[None, :] < I))
 
 
 @triton.jit
+def _part(w, experts, k, n, A: tl.constexpr, E: tl.constexpr, I: tl.constexpr):  # noqa: E741
+    """Columns `k` of the weights of a token's experts, side by side."""
+    expert = tl.load(experts + k // I, k < A * I, 0).to(tl.int64)
+    spot = expert[None, :] * (E * I) + n[:, None].to(tl.int64) * I + (k % I)[None, :]
+    return tl.load(w + spot, (n[:, None] < E) & (k[None, :] < A * I), 0.0, eviction_policy="evict_first")
+
+
+@triton.jit
 def _down_alone(h, w, experts, hidden, norm, out, scaled, sums, T, E: tl.constexpr, I: tl.constexpr,  # noqa: E741
-                A: tl.constexpr, BN: tl.constexpr, KP: tl.constexpr, ADD: tl.constexpr):  # fmt: skip
-    """One token: its experts' weights as one matrix, side by side."""
+                A: tl.constexpr, BN: tl.constexpr, KP: tl.constexpr, KQ: tl.constexpr,
+                ADD: tl.constexpr):  # fmt: skip
+    """One token: its experts' weights as one matrix, side by side, in two pieces so that little is wasted."""
     token, tile = tl.program_id(0), tl.program_id(1)
     lead()
-    n, k = tile * BN + tl.arange(0, BN), tl.arange(0, KP)
-    # why: the kernel before the last one chose, so choice and weights are there before `follow`
-    expert = tl.load(experts + token * A + k // I, k < A * I, 0).to(tl.int64)
-    spot = expert[None, :] * (E * I) + n[:, None].to(tl.int64) * I + (k % I)[None, :]
-    weight = tl.load(w + spot, (n[:, None] < E) & (k[None, :] < A * I), 0.0, eviction_policy="evict_first")
+    n, k, q = tile * BN + tl.arange(0, BN), tl.arange(0, KP), KP + tl.arange(0, KQ)
+    # why: the kernel before the last one chose, so the choice is there before `follow`
+    weight, other = _part(w, experts + token * A, k, n, A, E, I), _part(w, experts + token * A, q, n, A, E, I)
     after = tl.load(norm + n, n < E, 0.0) if ADD else 0.0
     behind()
     at = token * E + n
     stream = tl.load(hidden + at, n < E, 0.0) if ADD else 0.0
-    row = tl.load(h + token * (A * I) + k, k < A * I, 0.0).to(tl.float32)
-    y = tl.sum(weight.to(tl.float32) * row[None, :], 1).to(out.dtype.element_ty)
+    row = tl.load(h + token * (A * I) + k).to(tl.float32)
+    rest = tl.load(h + token * (A * I) + q, q < A * I, 0.0).to(tl.float32)
+    y = tl.sum(weight.to(tl.float32) * row[None, :], 1) + tl.sum(other.to(tl.float32) * rest[None, :], 1)
+    y = y.to(out.dtype.element_ty)
     if ADD:
         y = add_onto(y, stream, after, scaled, sums + tile * T + token, at, n < E)
     tl.store(out + at, y, n < E)
 
 
 @triton.jit
-def _down(h, w, weights, out, order, blocks, E: tl.constexpr, I: tl.constexpr, BM: tl.constexpr,  # noqa: E741
-          BN: tl.constexpr, BK: tl.constexpr, TURNED: tl.constexpr):  # fmt: skip
+def _down(h, w, weights, out, order, blocks, T, E: tl.constexpr, X: tl.constexpr, XP: tl.constexpr,
+          I: tl.constexpr, A: tl.constexpr, AP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,  # noqa: E741
+          BK: tl.constexpr, WAY: tl.constexpr, TURNED: tl.constexpr, RENORMALIZE: tl.constexpr):  # fmt: skip
     follow()
-    expert, place, pair, real = _rows(order, order, blocks, tl.program_id(0), BM, False)
+    expert, place, pair, real = _rows(order, blocks, T, X, XP, BM, WAY)
     if expert < 0:
         return
     n, k = tl.program_id(1) * BN + tl.arange(0, BN), tl.arange(0, BK)
@@ -134,7 +174,7 @@ def _down(h, w, weights, out, order, blocks, E: tl.constexpr, I: tl.constexpr, B
             acc = tl.dot(rows, weight, acc, input_precision="ieee")
     if TURNED:
         acc = tl.trans(acc)
-    y = acc * tl.load(weights + pair, real, 0.0)[:, None]
+    y = acc * _weight(weights, pair, real, A, AP, RENORMALIZE)[:, None]
     spot = out + pair[:, None].to(tl.int64) * E + n[None, :]
     tl.store(spot, y.to(out.dtype.element_ty), real[:, None] & (n[None, :] < E))
 
@@ -157,7 +197,7 @@ def experts_triton(
             return by_hopper(*args)
         if x_TE.dtype is torch.bfloat16 and up_XJE.shape[2] % 8 == 0 and down_XEI.shape[2] % 8 == 0:
             return by_library(*args, act)
-    return grouped(*args, act, tiles(pairs, num, x_TE.dtype))
+    return grouped(*args, act, tiles(pairs, num, x_TE.dtype, alone=False))
 
 
 @experts.kernel("fixed", when=is_fixed, rank=2)
@@ -170,18 +210,14 @@ def experts_fixed(
     act: str,
 ) -> torch.Tensor:
     """One way for any number of tokens, rounded at the same places: what a token gets does not depend on it."""
-    z = tiles(1 << 20, 1, x_TE.dtype)
+    z = tiles(1 << 20, 1, x_TE.dtype, alone=False)
     return grouped(x_TE, weights_TA, experts_TA, up_XJE, down_XEI, act, z, x_TE.dtype)
-
-
-Choice = tuple[torch.Tensor, torch.Tensor]
-"""Weights and experts of each token."""
 
 
 def grouped(
     x: torch.Tensor,
     weights: torch.Tensor,
-    chosen: torch.Tensor,
+    ids: torch.Tensor,
     up: torch.Tensor,
     down: torch.Tensor,
     act: str,
@@ -189,64 +225,66 @@ def grouped(
     kept: torch.dtype | None = None,
 ) -> torch.Tensor:
     """The kernels of this file with tiles of one's own choice. `kept`: the dtype of results before their sum."""
-    return _grouped(x, (weights, chosen), up, down, act, z, None, None, kept)[0]
+    return in_order(x, (weights, ids, None), up, down, act, z, None, kept)[0]
 
 
-@folded_experts.kernel("triton", when=may_fold)
-def folded_experts_triton(
-    f: Folded,
-    factor_T: torch.Tensor,
-    weights_TA: torch.Tensor,
-    experts_TA: torch.Tensor,
-    up_XJE: torch.Tensor,
-    down_XEI: torch.Tensor,
-    act: str,
-    weight_E: torch.Tensor,
-) -> Folded:
-    """See the op; the sum takes the place of h."""
-    z, choice = tiles(experts_TA.numel(), up_XJE.shape[0], f.hidden.dtype), (weights_TA, experts_TA)
-    return Folded(*_grouped(f.scaled, choice, up_XJE, down_XEI, act, z, factor_T, (f.hidden, weight_E)))
+Choice = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
+"""Weights and experts of each token, and the factors of a folded norm."""
 
 
-def _grouped(
+def in_order(
     x: torch.Tensor,
     choice: Choice,
     up: torch.Tensor,
     down: torch.Tensor,
     act: str,
     z: Tiles,
-    factor: torch.Tensor | None,
     onto: Onto | None,
     kept: torch.dtype | None = None,
 ) -> Ends:
-    """`factor`: of the rows' folded norm."""
-    weights, chosen = choice
-    if z.rows_alone >= chosen.numel():
-        return down_alone(up_product(x, up, down.shape[2], choice, None, act, z, factor), down, chosen, z, onto)
-    s = sort(chosen, down.shape[0], z.bm)
-    h = up_product(x, up, down.shape[2], choice, s, act, z, factor)
-    return joined(down_product(h, down, weights, s, z, kept), weights, s.place, chosen.shape[0], False, x.dtype, onto)
+    """By sorting; `onto`: what the sum is added to."""
+    weights, ids, factors = choice
+    s = sort(ids, down.shape[0], z.bm)
+    h = up_product(x, up, down.shape[2], weights, s, act, z, factors)
+    y = down_product(h, down, weights, s, z, kept)
+    return joined(y, weights, s.place, ids.shape[0], False, x.dtype, onto)
+
+
+Blocks = tuple[torch.Tensor, torch.Tensor, int, int, int, bool]
+"""order, list of blocks, how many programs they take, tokens, way and whether to renormalize, for the kernels."""
+
+
+def _blocks(s: Sorted | Picked, bm: int) -> Blocks:
+    if isinstance(s, Sorted):
+        return s.order, s.blocks, s.num_blocks, 0, 0, False
+    if s.alone:
+        return s.order, s.order, s.pairs, 0, 2, s.renormalize
+    num, tokens = s.order.shape
+    return s.order, s.counts, num + (s.pairs // bm if tokens > bm else 0), tokens, 1, s.renormalize
 
 
 def up_product(
     x: torch.Tensor,
     up: torch.Tensor,
     inter: int,
-    choice: Choice,
-    s: Sorted | None,
+    weights: torch.Tensor,
+    s: Sorted | Picked,
     act: str,
     z: Tiles,
-    factor: torch.Tensor | None = None,
+    factors: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """act(gate) * up of every pair, in sorted order: [pairs, I]. Without an order also times the pair's weight."""
-    (weights, chosen), width, t = choice, x.shape[1], z.up
-    pairs, alone = chosen.numel(), s is None
-    order, blocks, num = (chosen, chosen, pairs) if s is None else (s.order, s.blocks, s.num_blocks)
-    h = torch.empty((pairs, inter), dtype=x.dtype, device=x.device)
-    _up[(num, triton.cdiv(inter, t.bn))](
-        x, up, weights, weights if factor is None else factor, h, chosen, order, blocks, x.stride(0), width, inter,
-        chosen.shape[1], z.bm, t.bn, t.bk, KINDS[act], up.shape[1] == 2 * inter, alone, t.turned, factor is not None,
-        num_warps=t.warps, num_stages=t.stages, **CHAINED,
+    """act(gate) * up of every pair, in sorted order, or that of pairs: [pairs, I].
+
+    Where pairs are alone also times the pair's weight. `factors`: of the rows' folded norm.
+    """
+    num, width, t, top_k = up.shape[0], x.shape[1], z.up, weights.shape[1]
+    order, blocks, most, tokens, way, renormalize = _blocks(s, z.bm)
+    h = torch.empty((weights.numel(), inter), dtype=x.dtype, device=x.device)
+    _up[(most, triton.cdiv(inter, t.bn))](
+        x, up, weights, weights if factors is None else factors, h, order, blocks, tokens, x.stride(0), width, num,
+        triton.next_power_of_2(num), inter, top_k, triton.next_power_of_2(top_k), z.bm, t.bn, t.bk, KINDS[act],
+        up.shape[1] == 2 * inter, way, t.turned, renormalize, factors is not None, num_warps=t.warps,
+        num_stages=t.stages, **CHAINED,
     )  # fmt: skip
     return h
 
@@ -254,24 +292,33 @@ def up_product(
 def down_alone(h: torch.Tensor, down: torch.Tensor, chosen: torch.Tensor, z: Tiles, onto: Onto | None = None) -> Ends:
     """The sum over each token's experts of down, from rows that are weighted: [T, E]."""
     (_, width, inter), (tokens, top_k), t = down.shape, chosen.shape, z.down
-    tiles = triton.cdiv(width, t.bn)
+    tiles, inputs = triton.cdiv(width, t.bn), top_k * inter
     ends = empty_ends(onto, tokens, width, tiles, h.dtype, h.device)
+    head = 1 << (inputs.bit_length() - 1)
     _down_alone[(tokens, tiles)](
-        h, down, chosen, *(onto or ends[:2]), *ends, tokens, width, inter, top_k, t.bn,
-        triton.next_power_of_2(top_k * inter), onto is not None, num_warps=t.warps, **CHAINED,
+        h, down, chosen, *(onto or ends[:2]), *ends, tokens, width, inter, top_k, t.bn, head,
+        triton.next_power_of_2(max(1, inputs - head)), onto is not None, num_warps=t.warps, **CHAINED,
     )  # fmt: skip
     return ends
 
 
 def down_product(
-    h: torch.Tensor, down: torch.Tensor, weights: torch.Tensor, s: Sorted, z: Tiles, kept: torch.dtype | None = None
+    h: torch.Tensor,
+    down: torch.Tensor,
+    weights: torch.Tensor,
+    s: Sorted | Picked,
+    z: Tiles,
+    kept: torch.dtype | None = None,
 ) -> torch.Tensor:
     """weight * down of every pair, in the order of pairs: [pairs, E]."""
-    (_, width, inter), pairs, t = down.shape, h.shape[0], z.down
+    (num, width, inter), pairs, t = down.shape, h.shape[0], z.down
     kept = kept or (torch.float32 if pairs <= _EXACT_SUM else h.dtype)
     y = torch.empty((pairs, width), dtype=kept, device=h.device)
-    _down[(s.num_blocks, triton.cdiv(width, t.bn))](
-        h, down, weights, y, s.order, s.blocks, width, inter, z.bm, t.bn, t.bk, t.turned,
-        num_warps=t.warps, num_stages=t.stages, **CHAINED,
+    order, blocks, most, tokens, way, renormalize = _blocks(s, z.bm)
+    top_k = weights.shape[1]
+    _down[(most, triton.cdiv(width, t.bn))](
+        h, down, weights, y, order, blocks, tokens, width, num, triton.next_power_of_2(num), inter, top_k,
+        triton.next_power_of_2(top_k), z.bm, t.bn, t.bk, way, t.turned, renormalize, num_warps=t.warps,
+        num_stages=t.stages, **CHAINED,
     )  # fmt: skip
     return y

@@ -28,8 +28,8 @@ class Tiles:
 
 
 _TABLE = (
-    (0.1, Tiles(16, Tile(64, 64, 4, 6, True), Tile(4, 0, 8, 1), rows_alone=1 << 20)),
-    (0.3, Tiles(16, Tile(64, 128, 4, 2), Tile(4, 0, 8, 1), rows_alone=1 << 20)),
+    (0.1, Tiles(16, Tile(64, 64, 4, 6, True), Tile(4, 0, 4, 1), rows_alone=1 << 20)),
+    (0.3, Tiles(16, Tile(64, 128, 4, 2), Tile(4, 0, 4, 1), rows_alone=1 << 20)),
     (2.0, Tiles(16, Tile(32, 256, 4, 3), Tile(64, 128, 4, 3))),
     (8.0, Tiles(16, Tile(64, 128, 4, 2, True), Tile(64, 256, 4, 2))),
     (16.0, Tiles(32, Tile(64, 128, 4, 3), Tile(64, 128, 4, 3))),
@@ -40,8 +40,8 @@ _EXACT = Tiles(16, Tile(32, 32, 4, 2), Tile(32, 32, 4, 2))
 """For float32, which needs twice the room."""
 
 
-def tiles(pairs: int, num: int, dtype: torch.dtype) -> Tiles:
-    """Tiles for `pairs` (token, expert) pairs over `num` experts."""
+def tiles(pairs: int, num: int, dtype: torch.dtype, alone: bool) -> Tiles:
+    """Tiles for `pairs` (token, expert) pairs over `num` experts; `alone`: pairs may be blocks of their own."""
     if dtype is torch.float32:
         return _EXACT
-    return next(tiles for most, tiles in _TABLE if pairs <= most * num)
+    return next(tiles for most, tiles in _TABLE if pairs <= most * num and (alone or not tiles.rows_alone))

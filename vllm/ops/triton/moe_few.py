@@ -1,0 +1,81 @@
+"""Router, choice and experts of few tokens on a GPU.
+
+    logits ─▶ pick: choice and sort, a program an expert ─▶ up ─▶ down ─▶ join
+    up to 4 tokens: every pair by itself, and down of a token's experts is one product
+Kernels: `moe_choose.py`, `moe.py`, `moe_join.py`. Called by: layers.
+"""
+
+import torch
+
+from vllm.ops.fold import Folded, folded_moe
+from vllm.ops.moe import moe
+from vllm.ops.triton.moe import down_alone, down_product, experts_triton, in_order, up_product
+from vllm.ops.triton.moe_choose import can, can_pick, choose_triton, chosen, may_fold, pick
+from vllm.ops.triton.moe_join import Ends, Onto, joined
+from vllm.ops.triton.moe_tiles import Tiles, tiles
+
+
+@moe.kernel("triton", when=lambda target: can(target) and not target.deterministic)
+def moe_triton(
+    x_TE: torch.Tensor,
+    packed: object,
+    top_k: int,
+    renormalize: bool,
+    up_XJE: torch.Tensor,
+    down_XEI: torch.Tensor,
+    act: str,
+) -> torch.Tensor:
+    """See the op."""
+    assert isinstance(packed, torch.Tensor)
+    if can_pick(x_TE.shape[0], packed.shape[0]):
+        return few_tokens(x_TE, packed, top_k, renormalize, up_XJE, down_XEI, act)[0]
+    return experts_triton(x_TE, *choose_triton(x_TE, packed, top_k, renormalize), up_XJE, down_XEI, act)
+
+
+@folded_moe.kernel("triton", when=may_fold)
+def folded_moe_triton(
+    f: Folded,
+    eps: float,
+    packed: object,
+    top_k: int,
+    renormalize: bool,
+    up_XJE: torch.Tensor,
+    down_XEI: torch.Tensor,
+    act: str,
+    weight_E: torch.Tensor,
+) -> Folded:
+    """See the op, for at most 128 tokens; the sum takes the place of h."""
+    assert isinstance(packed, torch.Tensor)
+    tokens, onto = f.hidden.shape[0], (f.hidden, weight_E)
+    if can_pick(tokens, packed.shape[0]):
+        args = (packed, top_k, renormalize, up_XJE, down_XEI, act)
+        return Folded(*few_tokens(f.scaled, *args, squares=f.squares, eps=eps, onto=onto))
+    choice = chosen(f.scaled, packed, top_k, renormalize, f.squares, eps)
+    z = tiles(tokens * top_k, up_XJE.shape[0], f.hidden.dtype, alone=False)
+    return Folded(*in_order(f.scaled, choice, up_XJE, down_XEI, act, z, onto))
+
+
+def few_tokens(
+    x: torch.Tensor,
+    router: torch.Tensor,
+    top_k: int,
+    renormalize: bool,
+    up: torch.Tensor,
+    down: torch.Tensor,
+    act: str,
+    *,
+    squares: torch.Tensor | None = None,
+    eps: float = 0.0,
+    onto: Onto | None = None,
+    z: Tiles | None = None,
+) -> Ends:
+    """For as many tokens as `can_pick` takes. `squares`: of the folded norm before; `onto`: what follows."""
+    tokens = x.shape[0]
+    z = z or tiles(tokens * top_k, router.shape[0], x.dtype, alone=True)
+    alone = z.rows_alone >= tokens * top_k
+    p = pick(x, router, top_k, renormalize, alone, squares, eps)
+    h = up_product(x, up, down.shape[2], p.weights, p, act, z, p.factors)
+    if alone:
+        return down_alone(h, down, p.order, z, onto)
+    y = down_product(h, down, p.weights, p, z)
+    return joined(y, p.weights, p.order, tokens, False, x.dtype, onto)
