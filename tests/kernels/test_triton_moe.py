@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.kernels.triton_here import DEVICE, DTYPES
-from vllm.ops.fold import Folded, fold, folded_moe
+from vllm.ops.fold import Folded, fold, folded_moe, linear_mul
 from vllm.ops.moe import CASES, choose, experts, moe, route
 from vllm.ops.triton import moe_few, moe_sort
 from vllm.ops.triton.moe import experts_triton, grouped
@@ -209,3 +209,19 @@ def test_hopper_s_products(case, dtype):
     want, got = experts(x, weights, ids, up, down, "silu"), by_hopper(x, weights, ids.int(), up, down)
     error = (got.double() - want.double()).abs().max() / want.double().abs().max()
     assert error <= experts.tol.of(dtype), f"{error:.2e}"
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+@pytest.mark.parametrize("group", [1, 8])
+@pytest.mark.parametrize("case", [(129, 256, 512), (700, 64, 256), (2500, 512, 1280)], ids=str)
+def test_all_rows_for_one(case, group):
+    """The products of experts as a map with its activation, and as a plain one."""
+    if torch.cuda.get_device_capability()[0] != 9:
+        pytest.skip("no Hopper")
+    torch.manual_seed(0)
+    rows, width, outputs = case
+    x, w = rand(rows, width, dtype=torch.bfloat16), rand(outputs, width, dtype=torch.bfloat16) / 8
+    products = hopper_products()
+    assert products is not None and products.can_dense(x, w)
+    close(products.dense(x, w, True, group), linear_mul(x, w), linear_mul.tol.of(x.dtype))
+    close(products.dense(x, w, False, group), x @ w.T, 1e-2)
