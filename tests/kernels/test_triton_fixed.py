@@ -1,7 +1,6 @@
 """Kernels of deterministic mode: near the reference, and the same bits for a token however many others there are."""
 
 import itertools
-from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ from vllm.ops.linear import linear
 from vllm.ops.moe import experts
 from vllm.ops.table import Target, select
 from vllm.ops.triton import attention_fixed, fixed
-from vllm.ops.triton.heads import FIXED_HEADS, split_heads_triton
 from vllm.ops.triton.moe import experts_fixed
 
 pytestmark = [pytest.mark.gpu_too, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -125,9 +123,9 @@ def test_heads_and_experts_do_not_know_the_others(dtype):
     torch.manual_seed(0)
     many = 600 if HAS_GPU else 36
     chosen = select(Target("cuda", dtype, True, capability=(9, 0)), folders=("triton",))
-    assert [
-        chosen.chosen[op].name for op in ("split_heads", "choose", "experts", "linear", "attention", "heads_attention")
-    ] == ["fixed"] * 6
+    assert [chosen.chosen[op].name for op in ("split_heads", "choose", "experts", "linear", "attention")] == [
+        "fixed"
+    ] * 5
     shape = HeadsShape(8, 2, 64, 1e-6)
     x, norm = random(many, 12 * 64, dtype=dtype), torch.rand(2, 64, device=DEVICE) + 0.5
     cos, sin = random(many, 32), random(many, 32)
@@ -147,21 +145,3 @@ def test_heads_and_experts_do_not_know_the_others(dtype):
         mine = chosen.choose(hidden[-rows:], router, top, True)
         assert all(same(a, b[-rows:]) for a, b in zip(mine, picked, strict=True))
         assert same(experts_fixed(hidden[-rows:], *mine, up, down, "silu"), sums[-rows:])
-
-
-@EACH
-@pytest.mark.parametrize("turned", [64, 32])
-def test_a_decode_keeps_what_a_prompt_would(dtype, turned):
-    """One kernel less, and the same bits in the answer and in the cache."""
-    torch.manual_seed(0)
-    p = on_device(Paged((16, (8, 2, 64, 64), (1, 1, 1), (0, 15, 40), None, None, False), dtype, garbage=0))
-    p.cache.flat.zero_()
-    other = replace(p.cache, flat=p.cache.flat.clone())
-    b, g = moved(*p.batch([0, 1, 2], [1, 1, 1], [0, 15, 40]))
-    shape, norms = HeadsShape(8, 2, 64, 1e-6), tuple(torch.rand(2, 64, device=DEVICE) + 0.5)
-    qkv, turns = random(3, 12 * 64, dtype=dtype), (random(3, turned // 2), random(3, turned // 2))
-    parts = split_heads_triton(qkv, shape, *norms, *turns, most=FIXED_HEADS)
-    want = attention_fixed.attention_fixed(*parts, other, b, g, p.shape)
-    got = attention_fixed.heads_attention_fixed(qkv, shape, norms, turns, p.cache, b, g, p.shape)
-    assert torch.equal(p.cache.flat, other.flat) and other.flat.count_nonzero() > 0
-    assert torch.equal(got, want)

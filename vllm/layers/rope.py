@@ -7,7 +7,6 @@ Does not know: heads, models. Called by: attention modules, through `RopeTables`
 import torch
 
 from vllm.ops.batch import Batch
-from vllm.ops.table import Kernels
 from vllm.parts.basic import Rope
 from vllm.parts.rope import frequencies
 
@@ -22,8 +21,8 @@ def table(rope: Rope, max_len: int, device: torch.device) -> tuple[torch.Tensor,
 class RopeTables:
     """All tables of a model: one per distinct Rope, looked up once per step and Rope, shared by its layers."""
 
-    def __init__(self, max_len: int, device: torch.device, ops: Kernels) -> None:
-        self._max_len, self._device, self._turns = max_len, device, ops.turns
+    def __init__(self, max_len: int, device: torch.device) -> None:
+        self._max_len, self._device = max_len, device
         self._tables: dict[Rope, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def add(self, rope: Rope) -> None:
@@ -36,5 +35,5 @@ class RopeTables:
         found = batch.scratch.get(rope)
         if found is None:
             cos, sin = self._tables[rope]
-            found = batch.scratch[rope] = self._turns(batch.positions, cos, sin)
+            found = batch.scratch[rope] = (cos[batch.positions], sin[batch.positions])
         return found  # type: ignore[return-value]

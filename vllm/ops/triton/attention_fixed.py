@@ -15,13 +15,10 @@ import triton.language as tl
 
 from vllm.ops.attention import AttentionShape, attention
 from vllm.ops.batch import Batch, GroupBatch
-from vllm.ops.heads import HeadsShape
-from vllm.ops.heads_attention import heads_attention
 from vllm.ops.triton.attention import PagedCache, _leading_decodes, _run_write, layout
-from vllm.ops.triton.chain import CHAINED, behind, follow, lead, tickets
+from vllm.ops.triton.chain import CHAINED, follow, tickets
 from vllm.ops.triton.decode import _both
 from vllm.ops.triton.fixed import is_fixed
-from vllm.ops.triton.heads import FIXED_HEADS, split_heads_triton
 from vllm.ops.triton.prefill import find_work, query_for, scores, widen
 
 _ROWS = 64
@@ -76,12 +73,11 @@ def _attend(q, cache, table, items, count, seq_lens, sinks, part, maxes, sums, t
             DECODES: tl.constexpr, SHARED: tl.constexpr):  # fmt: skip
     """`DECODES`: sequences of one token, without a list of work. `SHARED`: a program a share."""
     head, item = tl.program_id(0), tl.program_id(1)
+    follow()
     if DECODES:
-        lead()
         seq, start, num = item, item, 1
         first = tl.load(seq_lens + seq) - 1
     else:
-        follow()
         if item >= tl.load(count):
             return
         seq, start = tl.load(items + item * 4), tl.load(items + item * 4 + 1)
@@ -89,15 +85,12 @@ def _attend(q, cache, table, items, count, seq_lens, sinks, part, maxes, sums, t
     low = tl.maximum(0, first - WINDOW + 1) if WINDOW else 0
     begin, end = low // SPLIT, (first + num - 1) // SPLIT + 1
     if SHARED:
-        # why backwards: programs without a share are over before the others' wait is
-        mine = splits - 1 - tl.program_id(2)
+        mine = tl.program_id(2)
         if (mine < begin) | (mine >= end):
             return
         come, go = mine, mine + 1
     else:
         come, go = begin, end
-    if DECODES:
-        behind()
     rows, d, n = tl.arange(0, ROWS), tl.arange(0, DP), tl.arange(0, NP)
     token, g = rows // GP, rows % GP
     real = (token < num) & (g < G)
@@ -121,7 +114,7 @@ def _attend(q, cache, table, items, count, seq_lens, sinks, part, maxes, sums, t
     if SHARED:  # noqa: SIM102 - only the first is known when this is compiled
         if end - begin > 1:
             place = seq.to(tl.int64) * KV + head
-            spot = (place * splits + mine) * G + g
+            spot = (place * splits + tl.program_id(2)) * G + g
             tl.store(part + spot[:, None] * N + n[None, :], acc, inside)
             tl.store(maxes + spot, top, real)
             tl.store(sums + spot, total, real)
@@ -168,26 +161,6 @@ def attention_fixed(
         _run(q_THD, out, cache.flat, batch, group, shape, sinks_H, decodes, True)
     if decodes < batch.num_seqs:
         _run(q_THD, out, cache.flat, batch, group, shape, sinks_H, decodes, False)
-    return out
-
-
-@heads_attention.kernel("fixed", when=is_fixed, rank=2)
-def heads_attention_fixed(
-    qkv_TJ: torch.Tensor,
-    heads: HeadsShape,
-    norms: tuple[torch.Tensor | None, torch.Tensor | None],
-    turns: tuple[torch.Tensor | None, torch.Tensor | None],
-    cache: PagedCache,
-    batch: Batch,
-    group: GroupBatch,
-    shape: AttentionShape,
-    sinks_H: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """See the op: the two kernels for it, of which the first fills the cache. It has the dtype of the projections."""
-    keep = cache.flat, group.slot_mapping, group.block_size
-    q, _, _ = split_heads_triton(qkv_TJ, heads, *norms, *turns, most=FIXED_HEADS, keep=keep)
-    out = q.new_empty(q.shape[0], shape.heads, shape.v_dim)
-    _run(q, out, cache.flat, batch, group, shape, sinks_H, batch.num_seqs, True)
     return out
 
 

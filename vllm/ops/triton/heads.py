@@ -10,22 +10,11 @@ from vllm.ops.heads import HeadsShape, split_heads
 from vllm.ops.table import Target
 from vllm.ops.triton.chain import CHAINED, follow
 
-FIXED_HEADS = 16
-"""Heads of a program in deterministic mode."""
-
 
 @triton.jit
-def _kept(cache, slots, token, block_stride, P: tl.constexpr, D: tl.constexpr):
-    """Where the cache has the token's first key; the next heads' and then values follow each P places later."""
-    slot = tl.load(slots + token)
-    return cache + slot // P * block_stride + slot % P * D
-
-
-@triton.jit
-def _heads(qkv, q_norm, k_norm, cos, sin, out, cache, slots, stride, block_stride, eps, clip, H: tl.constexpr,
-           K: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HB: tl.constexpr, R: tl.constexpr, NORM: tl.constexpr,
-           CLIP: tl.constexpr, INTERLEAVED: tl.constexpr, P: tl.constexpr):  # fmt: skip
-    """`P`: keys and values go into the cache, which has blocks of so many; 0: to `out`, as queries do."""
+def _heads(qkv, q_norm, k_norm, cos, sin, out, stride, eps, clip, H: tl.constexpr, K: tl.constexpr, D: tl.constexpr,
+           DP: tl.constexpr, HB: tl.constexpr, R: tl.constexpr, NORM: tl.constexpr, CLIP: tl.constexpr,
+           INTERLEAVED: tl.constexpr):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1) * HB + tl.arange(0, HB)[:, None]
     d = tl.arange(0, DP)[None, :]
@@ -60,17 +49,12 @@ def _heads(qkv, q_norm, k_norm, cos, sin, out, cache, slots, stride, block_strid
         c = tl.load(cos + token * R + pair, turned, 1.0)
         s = tl.load(sin + token * R + pair, turned, 0.0)
         x = tl.where(turned & (head < H + K), x * c + sign * y * s, x)
-    x = x.to(out.dtype.element_ty)
-    if P:
-        tl.store(_kept(cache, slots, token, block_stride, P, D) + (head - H) * P * D + d, x, here & (head >= H))
-        here &= head < H
-    tl.store(out + token * (H + 2 * K) * D + head * D + d, x, here)
+    tl.store(out + token * (H + 2 * K) * D + head * D + d, x.to(out.dtype.element_ty), here)
 
 
 @triton.jit
-def _halves(qkv, q_norm, k_norm, cos, sin, out, cache, slots, stride, block_stride, eps, clip, H: tl.constexpr,
-            K: tl.constexpr, R: tl.constexpr, HB: tl.constexpr, NORM: tl.constexpr, CLIP: tl.constexpr,
-            P: tl.constexpr):  # fmt: skip
+def _halves(qkv, q_norm, k_norm, cos, sin, out, stride, eps, clip, H: tl.constexpr, K: tl.constexpr,
+            R: tl.constexpr, HB: tl.constexpr, NORM: tl.constexpr, CLIP: tl.constexpr):  # fmt: skip
     """The same where all of a head turns, by halves: everything is read once. For many tokens."""
     token = tl.program_id(0).to(tl.int64)
     head, r = tl.program_id(1) * HB + tl.arange(0, HB)[:, None], tl.arange(0, R)[None, :]
@@ -91,16 +75,9 @@ def _halves(qkv, q_norm, k_norm, cos, sin, out, cache, slots, stride, block_stri
         a, b = tl.minimum(tl.maximum(a, -clip), clip), tl.minimum(tl.maximum(b, -clip), clip)
         low, high = tl.minimum(tl.maximum(low, -clip), clip), tl.minimum(tl.maximum(high, -clip), clip)
     turns = head < H + K
-    low = tl.where(turns, a * c - b * s, low).to(out.dtype.element_ty)
-    high = tl.where(turns, b * c + a * s, high).to(out.dtype.element_ty)
-    if P:
-        kept = _kept(cache, slots, token, block_stride, P, 2 * R) + (head - H) * P * (2 * R) + r
-        tl.store(kept, low, here & is_key)
-        tl.store(kept + R, high, here & is_key)
-        here &= head < H
     spot = out + token * (H + 2 * K) * (2 * R) + head * (2 * R) + r
-    tl.store(spot, low, here)
-    tl.store(spot + R, high, here)
+    tl.store(spot, tl.where(turns, a * c - b * s, low).to(out.dtype.element_ty), here)
+    tl.store(spot + R, tl.where(turns, b * c + a * s, high).to(out.dtype.element_ty), here)
 
 
 def _on_gpu(target: Target) -> bool:
@@ -116,14 +93,9 @@ def split_heads_triton(
     cos_TR: torch.Tensor | None,
     sin_TR: torch.Tensor | None,
     most: int = 0,
-    keep: tuple[torch.Tensor, torch.Tensor, int] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """See the op; the three results are views of one tensor. `most`: heads of a program, 0 is a choice by tokens.
-
-    `keep`: cache, slots and block size; keys and values then go there and not into the results.
-    """
+    """See the op; the three results are views of one tensor. `most`: heads of a program, 0 is a choice by tokens."""
     s, tokens = shape, qkv_TJ.shape[0]
-    cache, slots, block = (qkv_TJ, qkv_TJ, 0) if keep is None else keep
     heads = s.heads + 2 * s.kv_heads
     out = torch.empty((tokens, heads, s.dim), dtype=qkv_TJ.dtype, device=qkv_TJ.device)
     # why: many tokens fill the device by themselves, few need their heads spread over it
@@ -132,21 +104,20 @@ def split_heads_triton(
     if turned * 2 == s.dim and turned & (turned - 1) == 0 and together > 2 and not s.interleaved:
         _halves[(tokens, triton.cdiv(heads, together))](
             qkv_TJ, qkv_TJ if q_norm_D is None else q_norm_D, qkv_TJ if k_norm_D is None else k_norm_D, cos_TR, sin_TR,
-            out, cache, slots, qkv_TJ.stride(0), cache.stride(0), s.eps, s.clip or 0.0, s.heads, s.kv_heads, turned,
-            together, q_norm_D is not None, s.clip is not None, block, num_warps=4, **CHAINED,
+            out, qkv_TJ.stride(0), s.eps, s.clip or 0.0, s.heads, s.kv_heads, turned, together,
+            q_norm_D is not None, s.clip is not None, num_warps=4, **CHAINED,
         )  # fmt: skip
         return out.split((s.heads, s.kv_heads, s.kv_heads), 1)
     _heads[(tokens, triton.cdiv(heads, together))](
         qkv_TJ, qkv_TJ if q_norm_D is None else q_norm_D, qkv_TJ if k_norm_D is None else k_norm_D,
-        qkv_TJ if cos_TR is None else cos_TR, qkv_TJ if sin_TR is None else sin_TR, out, cache, slots, qkv_TJ.stride(0),
-        cache.stride(0), s.eps, s.clip or 0.0, s.heads, s.kv_heads, s.dim, triton.next_power_of_2(s.dim), together,
-        turned, q_norm_D is not None, s.clip is not None, s.interleaved, block, num_warps=4 if together > 2 else 1,
-        **CHAINED,
+        qkv_TJ if cos_TR is None else cos_TR, qkv_TJ if sin_TR is None else sin_TR, out, qkv_TJ.stride(0), s.eps,
+        s.clip or 0.0, s.heads, s.kv_heads, s.dim, triton.next_power_of_2(s.dim), together, turned,
+        q_norm_D is not None, s.clip is not None, s.interleaved, num_warps=4 if together > 2 else 1, **CHAINED,
     )  # fmt: skip
     return out.split((s.heads, s.kv_heads, s.kv_heads), 1)
 
 
 # why: how a head's sum is taken follows from the heads of a program
 split_heads.kernel("fixed", when=lambda target: _on_gpu(target) and target.deterministic, rank=2)(
-    functools.partial(split_heads_triton, most=FIXED_HEADS)
+    functools.partial(split_heads_triton, most=16)
 )

@@ -16,12 +16,10 @@ from vllm.ops.table import Target
 from vllm.ops.triton.chain import CHAINED, follow, tickets
 from vllm.ops.triton.draw import _log1p, _mix
 
-_BLOCK, _PROGRAMS = 1024, 132 * 9
+_BLOCK, _PROGRAMS = 1024, 132 * 7
 """Logits that a program reads at a time; programs that an H100 or H200 runs at once (many lines: twice as many)."""
 FAST = tl.constexpr(torch.cuda.is_available() and torch.version.hip is None)
 """The device has approximate logarithms."""
-_SLIM = {"maxnreg": 56} if FAST.value else {}
-"""So that nine programs fit on a processor."""
 
 
 @triton.jit
@@ -142,12 +140,9 @@ def _search(logits, begin, end, V, held, forbidden, temperature, first, second, 
     lane, c = tl.arange(0, BLOCK), tl.arange(0, MOST)
     factor = 1.4426950408889634 / tl.where(temperature > 0, temperature, 1.4426950408889634)
     bounds = tl.full((BLOCK,), float("inf"), tl.float32)
-    ahead = tl.load(logits + begin * BLOCK + lane, begin * BLOCK + lane < V, float("-inf"))
     for i in range(begin, end):
         at = i * BLOCK + lane
-        logit = ahead.to(tl.float32)
-        after = at + BLOCK
-        ahead = tl.load(logits + after, (after < V) & (i + 1 < end), float("-inf"))
+        logit = tl.load(logits + at, at < V, float("-inf")).to(tl.float32)
         if held:
             logit = _allowed(logit, at, forbidden, F)
         if temperature > 0:
@@ -275,6 +270,6 @@ def pick_lines(
         logits_NV, rows_N, lens_N, state.temperature, state.seed, state.free_at, state.forbidden, *cuts, values, tokens,
         tickets(device, lines), state.last, state.computed, state.last if told is None else told, out, width,
         logits_NV.stride(0), each, LARGEST_U, FORBIDDEN, _BLOCK, triton.next_power_of_2(chunks),
-        state.last.shape[0] - 1, options is not None, 0 if told is None else PLACES, num_warps=4, **_SLIM, **CHAINED,
+        state.last.shape[0] - 1, options is not None, 0 if told is None else PLACES, num_warps=4, **CHAINED,
     )  # fmt: skip
     return out
