@@ -148,7 +148,7 @@ def test_few_tokens(case, z, act, dtype):
     close(got, want, experts.tol.of(dtype))
 
 
-@pytest.mark.parametrize("z", [ALONE, SORTED, TURNED, None], ids=["alone", "sorted", "turned", "chosen first"])
+@pytest.mark.parametrize("z", [ALONE, SORTED, TURNED, None], ids=["alone", "sorted", "turned", "many experts"])
 @pytest.mark.parametrize("act", ["silu", "plain gelu_tanh"])
 @pytest.mark.parametrize("tokens", [1, 3])
 def test_folded_experts(tokens, act, z, monkeypatch):
@@ -156,7 +156,8 @@ def test_folded_experts(tokens, act, z, monkeypatch):
     torch.manual_seed(0)
     dtype, width, num, inter, top_k = DTYPES[min(1, len(DTYPES) - 1)], 72, 6, 24, 3
     monkeypatch.setattr(moe_few, "tiles", lambda *_, **__: z or SORTED)
-    monkeypatch.setattr(moe_few, "can_pick", lambda *_: z is not None)
+    if z is None:
+        monkeypatch.setattr(moe_few, "can_pick", lambda *_: False)
     parts = 1 if act.startswith("plain") else 2
     up, down = rand(num, parts * inter, width) / width**0.5, rand(num, width, inter) / inter**0.5
     up, down, router = up.to(dtype), down.to(dtype), rand(num, width, dtype=dtype)
@@ -173,11 +174,10 @@ def test_folded_experts(tokens, act, z, monkeypatch):
 
 @dtypes
 @pytest.mark.parametrize("tokens", [1, 5, 40] if DEVICE == "cpu" else [1, 2, 5, 17, 40, 128, 150, 3000])
-@pytest.mark.parametrize("num", [16, 60])
-def test_moe_by_the_table(num, tokens, dtype):
+def test_moe_by_the_table(tokens, dtype):
     torch.manual_seed(0)
-    x, up, down = rand(tokens, 64, dtype=dtype), rand(num, 64, 64, dtype=dtype), rand(num, 64, 32, dtype=dtype)
-    router = rand(num, 64, dtype=dtype)
+    x, up, down = rand(tokens, 64, dtype=dtype), rand(16, 64, 64, dtype=dtype), rand(16, 64, 32, dtype=dtype)
+    router = rand(16, 64, dtype=dtype)
     want = moe(x, router.float(), 4, True, up, down, "silu")
     close(moe_triton(x, router, 4, True, up, down, "silu"), want, experts.tol.of(dtype))
 

@@ -180,12 +180,8 @@ class Picked:
 
 
 def can_pick(tokens: int, num: int) -> bool:
-    """Whether `pick` serves: few tokens, whose values a program can hold, and many experts.
-
-    With few experts many tokens are better off elsewhere, and sizes below these were not shown to be right on a GPU.
-    """
-    wide = triton.next_power_of_2(num)
-    return tokens <= 128 and wide >= 64 and triton.next_power_of_2(tokens) * wide <= 1 << 14
+    """Whether tokens are few, and a program can hold the values of them all."""
+    return tokens <= 128 and triton.next_power_of_2(tokens) * triton.next_power_of_2(num) <= 1 << 14
 
 
 def pick(

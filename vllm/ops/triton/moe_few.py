@@ -10,7 +10,7 @@ import torch
 from vllm.ops.fold import Folded, folded_moe
 from vllm.ops.moe import moe
 from vllm.ops.triton.moe import down_alone, down_product, experts_triton, in_order, up_product
-from vllm.ops.triton.moe_choose import Picked, can, can_pick, choose_triton, chosen, may_fold, pick
+from vllm.ops.triton.moe_choose import can, can_pick, choose_triton, chosen, may_fold, pick
 from vllm.ops.triton.moe_join import Ends, Onto, joined
 from vllm.ops.triton.moe_tiles import Tiles, tiles
 
@@ -29,8 +29,6 @@ def moe_triton(
     assert isinstance(packed, torch.Tensor)
     if can_pick(x_TE.shape[0], packed.shape[0]):
         return few_tokens(x_TE, packed, top_k, renormalize, up_XJE, down_XEI, act)[0]
-    if tiles(x_TE.shape[0] * top_k, packed.shape[0], x_TE.dtype, alone=True).rows_alone:
-        return chosen_first(x_TE, packed, top_k, renormalize, up_XJE, down_XEI, act)[0]
     return experts_triton(x_TE, *choose_triton(x_TE, packed, top_k, renormalize), up_XJE, down_XEI, act)
 
 
@@ -49,32 +47,12 @@ def folded_moe_triton(
     """See the op, for at most 128 tokens; the sum takes the place of h."""
     assert isinstance(packed, torch.Tensor)
     tokens, onto = f.hidden.shape[0], (f.hidden, weight_E)
-    way = few_tokens if can_pick(tokens, packed.shape[0]) else chosen_first
-    args = (packed, top_k, renormalize, up_XJE, down_XEI, act)
-    return Folded(*way(f.scaled, *args, squares=f.squares, eps=eps, onto=onto))
-
-
-def chosen_first(
-    x: torch.Tensor,
-    router: torch.Tensor,
-    top_k: int,
-    renormalize: bool,
-    up: torch.Tensor,
-    down: torch.Tensor,
-    act: str,
-    *,
-    squares: torch.Tensor | None = None,
-    eps: float = 0.0,
-    onto: Onto | None = None,
-) -> Ends:
-    """With a kernel that chooses for each token, and others that sort where pairs are not alone."""
-    weights, ids, factors = chosen(x, router, top_k, renormalize, squares, eps)
-    factor = None if squares is None else factors
-    z = tiles(ids.numel(), router.shape[0], x.dtype, alone=True)
-    if z.rows_alone < ids.numel():
-        return in_order(x, (weights, ids, factor), up, down, act, z, onto)
-    p = Picked(weights, ids, ids, factor, False, True)
-    return down_alone(up_product(x, up, down.shape[2], weights, p, act, z, factor), down, ids, z, onto)
+    if can_pick(tokens, packed.shape[0]):
+        args = (packed, top_k, renormalize, up_XJE, down_XEI, act)
+        return Folded(*few_tokens(f.scaled, *args, squares=f.squares, eps=eps, onto=onto))
+    choice = chosen(f.scaled, packed, top_k, renormalize, f.squares, eps)
+    z = tiles(tokens * top_k, up_XJE.shape[0], f.hidden.dtype, alone=False)
+    return Folded(*in_order(f.scaled, choice, up_XJE, down_XEI, act, z, onto))
 
 
 def few_tokens(
