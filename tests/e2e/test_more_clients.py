@@ -125,11 +125,12 @@ def test_guidellm(server: Running, tmp_path: Path):
 SCHEMATHESIS = "import sys; from schemathesis.cli import schemathesis; sys.argv[0] = 'st'; schemathesis()"
 
 
+@pytest.mark.timeout(1600)  # thousands of requests, one for 4,095 answers
 def test_schemathesis_finds_no_500(server: Running, tmp_path: Path):
     pytest.importorskip("schemathesis")
     url = f"http://127.0.0.1:{server.port}/openapi.json"
     words = ["run", url, "-H", f"Authorization: Bearer {KEY}", "--checks", "not_a_server_error", "--phases"]
     words += ["examples,coverage,fuzzing", "-n", "15", "--request-timeout", "240", "--seed", "1", "--workers", "2"]
     words += ["--exclude-path", "/health", "--exclude-path", "/ping"]  # they may say 503 by their nature
-    print(run(SCHEMATHESIS, *words, folder=tmp_path)[-3000:])
+    print(run(SCHEMATHESIS, *words, folder=tmp_path, seconds=1500)[-3000:])
     assert " failed." not in server.log.read_text()

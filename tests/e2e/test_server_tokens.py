@@ -47,6 +47,8 @@ def test_tokens_in_and_out(server: Running, ids: list[int]):
     [
         ({"token_ids": [], "sampling_params": {}}, "token_ids"),
         ({"token_ids": [10**9], "sampling_params": {}}, "prompt_token_ids"),
+        ({"token_ids": [5, -1], "sampling_params": {}}, "from 0"),
+        ({"token_ids": [-(2**62)], "sampling_params": {}}, "from 0"),
         ({"token_ids": [5]}, "sampling_params"),
         ({"token_ids": [5], "sampling_params": {"temperature": -1}}, "temperature"),
         ({"token_ids": [5], "sampling_params": {"detokenize": False}, "output_mode": "text"}, "output_mode"),

@@ -151,11 +151,11 @@ class Intake:
         if given is not None:
             assert isinstance(given, list)
             ids = list(given)
-            if max(ids) >= self.limits.vocab_size:
-                bad = next(i for i in ids if i >= self.limits.vocab_size)
-                raise PromptError.of(
-                    "prompt_token_ids", bad, f"ids below the vocabulary size ({self.limits.vocab_size})"
-                )
+            # why here: routes hand over ids that nobody has parsed, and a table is read by them
+            if not ids or min(ids) < 0 or max(ids) >= self.limits.vocab_size:
+                bad = next((i for i in ids if not 0 <= i < self.limits.vocab_size), ids)
+                wanted = f"ids from 0 and below the vocabulary size ({self.limits.vocab_size}), at least one"
+                raise PromptError.of("prompt_token_ids", bad, wanted)
         elif self.tokenizer is None:
             raise PromptError(
                 "A text prompt needs a tokenizer, and skip_tokenizer_init=True left it out.", field="prompt"
