@@ -139,8 +139,12 @@ def test_profiles_caches_and_calls(server: Running):
     assert text(server, **ASKED) == before
     got, told, _ = server.ask("POST", "/collective_rpc", {"method": "no_such"})
     assert got == 400 and "reload_weights" in told["error"]["message"]
-    for body in ({"method": "__class__"}, {"method": 1}, {}, {"method": "check_health", "args": {}}):
+    wrong = [{"method": "__class__"}, {"method": 1}, {}, {"method": "check_health", "args": {}}]
+    wrong += [{"method": "check_health", "kwargs": {"method": 1}}, {"method": "check_health", "timeout": -1}]
+    for body in wrong:
         assert server.ask("POST", "/collective_rpc", body)[0] == 400, body
+    got, told, _ = server.ask("POST", "/collective_rpc", {"method": "reload_weights", "timeout": 0.0001})
+    assert got == 500 and "reload_weights took more than 0.0001 seconds" in told["error"]["message"]
     for path in (
         "/sleep?level=3",
         "/sleep?mode=now",

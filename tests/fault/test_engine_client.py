@@ -324,6 +324,23 @@ def test_what_cannot_be_sent_or_read_is_refused_alone():
     asyncio.run(scenario())
 
 
+def test_a_call_that_was_given_up_does_not_stop_the_next_engine():
+    async def scenario() -> None:
+        client = EngineClient({})
+        await client.start()
+        given_up, waits = (asyncio.get_running_loop().create_future() for _ in range(2))
+        given_up.cancel()
+        client._calls |= {1: given_up, 2: waits}  # as they are when a caller leaves in the moment of the death
+        os.kill(client.pid, signal.SIGKILL)
+        assert "the engine ended" in (await waits).error
+        await until(lambda: client.num_restarts == 1 and client.is_serving, 30)
+        await all_done([after := Caller(client, request("after"))])
+        after.check()
+        await client.stop()
+
+    asyncio.run(scenario())
+
+
 def test_an_aborted_request_gives_no_more_and_the_rest_goes_on():
     async def scenario() -> None:
         client = EngineClient({})

@@ -144,19 +144,22 @@ class EngineClient:
         if self.is_serving and self._child is not None:
             self._child.send([frame(Reset())])
 
-    async def call(self, method: str, *args: Any, **words: Any) -> Any:
-        """What the engine answers to `method` (see entrypoints.errands). ValidationError says what it refuses."""
+    async def call(
+        self, method: str, *args: Any, words: Mapping[str, Any] | None = None, within_s: float = CALL_S
+    ) -> Any:
+        """What the engine answers to `method` (see entrypoints.errands). ValidationError says what it refuses,
+        EngineGenerateError that it took longer than `within_s`; it is not stopped then."""
         if not self.is_serving or self._child is None:
             raise EngineDeadError("there is no engine to call")
         self._num_calls += 1
         number, answer = self._num_calls, asyncio.get_running_loop().create_future()
-        data = frame(Call(number, method, list(args), words))
+        data = frame(Call(number, method, list(args), dict(words or {})))
         self._calls[number] = answer
         self._child.send([data])
         try:
-            done: Done = await asyncio.wait_for(answer, CALL_S)
+            done: Done = await asyncio.wait_for(answer, within_s)
         except TimeoutError:
-            raise EngineGenerateError(f"{method} took more than {CALL_S:g} seconds") from None
+            raise EngineGenerateError(f"{method} took more than {within_s:g} seconds") from None
         finally:
             self._calls.pop(number, None)
         if done.error:
@@ -228,7 +231,8 @@ class EngineClient:
         """The engine is gone. Unless it was sent to sleep: fail whom this death is laid to, and say so."""
         self.stats, self._glance = _NO_STATS, None
         for waiting in self._calls.values():
-            waiting.set_result(Done(0, error=f"the engine ended: {cause}"))
+            if not waiting.done():  # why: answered or given up a moment ago
+                waiting.set_result(Done(0, error=f"the engine ended: {cause}"))
         self._calls.clear()
         if self.is_asleep:
             self._journal.recall()

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from vllm.engine.client import CALL_S
 from vllm.entrypoints.openai.body import read
 from vllm.entrypoints.openai.errors import HttpError
 from vllm.entrypoints.openai.state import Server
@@ -43,7 +44,8 @@ class Rpc(BaseModel):
     method: str = Field(min_length=1, max_length=256, pattern=r"^[A-Za-z]\w*$")
     args: list[Any] = []
     kwargs: dict[str, Any] | None = None
-    timeout: float | None = None
+    timeout: float | None = Field(None, gt=0, le=CALL_S)
+    """Seconds."""
 
 
 async def answer(request: Request, server: Server) -> Response:
@@ -73,7 +75,8 @@ async def answer(request: Request, server: Server) -> Response:
         await client.call("reset_prefix_cache", runs)
     elif verb == "collective_rpc":
         body = await read(request, Rpc)
-        return JSONResponse({"results": await client.call(body.method, *body.args, **(body.kwargs or {}))})
+        found = await client.call(body.method, *body.args, words=body.kwargs, within_s=body.timeout or CALL_S)
+        return JSONResponse({"results": found})
     return Response()
 
 
