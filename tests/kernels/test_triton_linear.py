@@ -93,6 +93,11 @@ def test_norms_fold_into_the_maps_around_them(case, dtype):
     f, want = fold_triton(h, weight), fold(h, weight)
     for got, expected in ((f.hidden, h), (f.scaled, want.scaled), (f.squares.sum(0), want.squares.sum(0))):
         close(got, expected, fold.tol.of(dtype))
+    ids = torch.arange(rows - 1, -1, -1, device=DEVICE)
+    backwards, want = fold_triton(h, weight, ids_T=ids), fold(h, weight, ids_T=ids)
+    assert torch.equal(backwards.hidden, h.flip(0))
+    for got, expected in ((backwards.scaled, want.scaled), (backwards.squares.sum(0), want.squares.sum(0))):
+        close(got, expected, fold.tol.of(dtype))
     f = Folded(f.hidden, f.scaled, torch.cat([f.squares / 3] * 3))
     close(folded_linear_triton(f, 1e-5, w, b), folded_linear(f, 1e-5, w, b), folded_linear.tol.of(dtype))
     close(folded_linear_mul_triton(f, 1e-5, w), folded_linear_mul(f, 1e-5, w), folded_linear_mul.tol.of(dtype))

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from tests.kernels.triton_here import DEVICE
+from vllm.ops.rope import turns
 from vllm.ops.rows import CASES, FORBIDDEN, SEEN, RowOptions, RowState, gather_rows, pick, pick_any
 from vllm.ops.triton.options import pick_any_triton
 from vllm.ops.triton.rows import gather_rows_triton, pick_triton
+from vllm.ops.triton.turns import turns_triton
 
 pytestmark = [pytest.mark.gpu_too, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 ROWS = 40
@@ -51,6 +53,13 @@ def test_gather(lines):
         assert a.dtype == b.dtype and torch.equal(a, b)
     if lines > 1:
         assert got.slots[0][-1] == 0 and got.seq_lens[-1] == 1
+
+
+def test_turns():
+    cos, sin = torch.randn(2, 50, 24, device=DEVICE)
+    positions = torch.randint(0, 50, (9,), device=DEVICE)
+    for got, want in zip(turns_triton(positions, cos, sin), turns(positions, cos, sin), strict=True):
+        assert torch.equal(got, want)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c[0] * c[1] < 70_000 or DEVICE == "cuda"], ids=str)

@@ -57,12 +57,12 @@ class Model:
         self, batch: Batch, hidden: torch.Tensor | None = None, only: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Run this rank's blocks. `hidden` is the previous stage's stream; None on the first stage."""
+        if batch.num_tokens <= self._few and batch.max_query_len == 1:
+            folded = self._folded(batch)
+            return folded if only is None else folded[only]
         if hidden is None:
             assert self._embed is not None, "only the first stage starts from tokens"
             hidden = self._embed(batch)
-        if batch.num_tokens <= self._few and batch.max_query_len == 1:
-            folded = self._folded(hidden, batch)
-            return folded if only is None else folded[only]
         x, delta = hidden, None
         for block in self._blocks[:-1]:
             x, delta = block(x, delta, batch)
@@ -71,10 +71,13 @@ class Model:
             return self._norm.add(x, delta)[1]
         return x if delta is None else x + delta
 
-    def _folded(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
-        assert self._norm is not None
+    def _folded(self, batch: Batch) -> torch.Tensor:
+        assert self._norm is not None and self._embed is not None, "norms fold where there is one stage"
         norms = [b.pre_mixer.weight for b in self._blocks] + [self._norm.weight]
-        f = self._ops.fold(hidden, norms[0], self._small)
+        if self._embed.plain is not None:
+            f = self._ops.fold(self._embed.plain, norms[0], self._small, batch.token_ids)
+        else:
+            f = self._ops.fold(self._embed(batch), norms[0], self._small)
         for block, following in zip(self._blocks, norms[1:], strict=True):
             assert isinstance(block, SerialBlock) and following is not None
             f = block.folded(f, batch, following)
@@ -103,7 +106,9 @@ def build(
     device, dtype = torch.device(worker_plan.device), dtype_of(worker_plan.dtype)
     max_len = worker_plan.max_model_len
     mesh = mesh or Mesh()
-    c = Context(ops, mesh, weights, kv_plan, slabs, RopeTables(max_len, device), device, dtype, dtype_of(kv_plan.dtype))
+    c = Context(
+        ops, mesh, weights, kv_plan, slabs, RopeTables(max_len, device, ops), device, dtype, dtype_of(kv_plan.dtype)
+    )
     if worker_plan.quantization != "none":
         method = Catalogue("vllm.quantization").load(worker_plan.quantization)
         c.linear, c.comes_packed, c.weight_block = method.OP, method.AT_LOAD, worker_plan.weight_block

@@ -42,6 +42,12 @@ class EmbeddingLayer:
             x = x + self._ops.embedding(batch.positions + self._part.position_offset, self._positions)
         return x
 
+    @property
+    def plain(self) -> torch.Tensor | None:
+        """The table, where a row of it is all that a token becomes."""
+        alone = self._axis.size == 1 and self._part.scale == 1.0 and self._proj is self._positions is None
+        return self._table if alone and isinstance(self._table, torch.Tensor) else None
+
     def _lookup(self, ids: torch.Tensor) -> torch.Tensor:
         if self._axis.size == 1:
             return self._find(ids, self._table)

@@ -7,6 +7,7 @@ Does not know: heads, models. Called by: attention modules, through `RopeTables`
 import torch
 
 from vllm.ops.batch import Batch
+from vllm.ops.table import Kernels
 from vllm.parts.basic import Rope
 from vllm.parts.rope import frequencies
 
@@ -21,8 +22,8 @@ def table(rope: Rope, max_len: int, device: torch.device) -> tuple[torch.Tensor,
 class RopeTables:
     """All tables of a model: one per distinct Rope, looked up once per step and Rope, shared by its layers."""
 
-    def __init__(self, max_len: int, device: torch.device) -> None:
-        self._max_len, self._device = max_len, device
+    def __init__(self, max_len: int, device: torch.device, ops: Kernels) -> None:
+        self._max_len, self._device, self._turns = max_len, device, ops.turns
         self._tables: dict[Rope, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def add(self, rope: Rope) -> None:
@@ -35,5 +36,5 @@ class RopeTables:
         found = batch.scratch.get(rope)
         if found is None:
             cos, sin = self._tables[rope]
-            found = batch.scratch[rope] = (cos[batch.positions], sin[batch.positions])
+            found = batch.scratch[rope] = self._turns(batch.positions, cos, sin)
         return found  # type: ignore[return-value]

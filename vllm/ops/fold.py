@@ -65,8 +65,14 @@ def _most(maps: list[Map]) -> int:
 
 
 @op(tol=_TOL, cases=CASES, most=_most)
-def fold(hidden_TE: torch.Tensor, weight_E: torch.Tensor, small: bool = False) -> Folded:
-    """The stream `hidden` before a norm with `weight` (float32); `small`: every map of its blocks reads e4m3."""
+def fold(
+    hidden_TE: torch.Tensor, weight_E: torch.Tensor, small: bool = False, ids_T: torch.Tensor | None = None
+) -> Folded:
+    """The stream `hidden` before a norm with `weight` (float32); `small`: every map of its blocks reads e4m3. With
+    `ids` the stream is these rows of a table [V, E].
+    """
+    if ids_T is not None:
+        hidden_TE = hidden_TE.index_select(0, ids_T)
     wide = hidden_TE.float()
     scaled, squares = wide * weight_E, wide.square().sum(-1)[None]
     if not small:

@@ -18,6 +18,12 @@ CASES = (
 """(T, H, D, rotated dimensions, interleaved)"""
 
 
+@op(tol=Tol(f32=0.0), is_library=True)
+def turns(positions_T: torch.Tensor, cos_PR: torch.Tensor, sin_PR: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines [T, R] of positions (int64)."""
+    return cos_PR[positions_T], sin_PR[positions_T]
+
+
 @op(tol=Tol(f32=2e-6, bf16=1e-2, f16=2e-3), cases=CASES)
 def rope(x_THD: torch.Tensor, cos_TR: torch.Tensor, sin_TR: torch.Tensor, interleaved: bool) -> torch.Tensor:
     """Rotate the first 2R dimensions of each head by its position's angles, in float32; the rest passes through.

@@ -62,6 +62,8 @@ def used_ops(network: Network, plan: WorkerPlan, ops: Kernels) -> set[str]:
     if isinstance(network, Foreign):
         return used
     used |= {"embedding", "split_heads"}
+    if any(block.mixer.rope is not None for block in network.blocks):
+        used.add("turns")
     for block in dict.fromkeys(network.blocks):
         norms = (block.pre_mixer, block.pre_ffn, block.post_mixer, block.post_ffn, network.final_norm)
         used |= {"layer_norm" if norm.kind == "layer" else "rms_norm" for norm in norms if norm is not None}

@@ -20,7 +20,7 @@ from vllm.ops.table import Target
 from vllm.ops.triton.attention import PagedCache, _scores, _Sizes
 from vllm.ops.triton.chain import CHAINED, behind, lead, tickets
 from vllm.ops.triton.decode_hopper import attend_hopper, can
-from vllm.ops.triton.decode_ways import EVEN, way_of
+from vllm.ops.triton.decode_ways import EVEN, EVEN_GROUP, way_of
 from vllm.ops.triton.linear_hopper import HAS_COPY_ENGINE
 from vllm.ops.triton.prefill import in_powers
 from vllm.ops.triton.round import in_e4m3
@@ -249,7 +249,7 @@ def heads_attention_triton(
         group.block_table,
         cache.flat,
     )
-    if HAS_COPY_ENGINE and not small and seqs * z.kv in EVEN and can(qkv_TJ, flat, shape, z.p):
+    if HAS_COPY_ENGINE and not small and seqs * z.kv in EVEN and z.g >= EVEN_GROUP and can(qkv_TJ, flat, shape, z.p):
         return attend_hopper(qkv_TJ, heads, norms, turns, flat, batch, group, shape, sinks_H)
     tile = _TILE if z.dp <= 128 and qkv_TJ.itemsize == 2 else z.tp
     way = way_of(seqs * z.kv, max(1, table.shape[1] * z.p // tile))

@@ -168,11 +168,14 @@ def _lone(x, w, rates, bias, squares, hidden, norm, out, scaled, sums, x_stride,
 
 
 @triton.jit
-def _fold(hidden, weight, scaled, squares, scales, E: tl.constexpr, EP: tl.constexpr, G: tl.constexpr,
-          HEIGHT: tl.constexpr):  # fmt: skip
+def _fold(hidden, weight, ids, stream, scaled, squares, scales, E: tl.constexpr, EP: tl.constexpr, G: tl.constexpr,
+          HEIGHT: tl.constexpr, IDS: tl.constexpr):  # fmt: skip
     row, e = tl.program_id(0).to(tl.int64), tl.arange(0, EP)
     follow()
-    value = tl.load(hidden + row * E + e, e < E, 0.0).to(tl.float32)
+    value = tl.load(hidden + (tl.load(ids + row) if IDS else row) * E + e, e < E, 0.0)
+    if IDS:
+        tl.store(stream + row * E + e, value, e < E)
+    value = value.to(tl.float32)
     tl.store(squares + row, tl.sum(value * value, 0))
     value *= tl.load(weight + e, e < E, 0.0)
     if G:
@@ -297,18 +300,21 @@ def _parts(packed: object) -> tuple[torch.Tensor, torch.Tensor | None]:
 
 
 @fold.kernel("triton", when=_may_fold, most=most_rows)
-def fold_triton(hidden_TE: torch.Tensor, weight_E: torch.Tensor, small: bool = False) -> Folded:
+def fold_triton(
+    hidden_TE: torch.Tensor, weight_E: torch.Tensor, small: bool = False, ids_T: torch.Tensor | None = None
+) -> Folded:
     """See the op."""
-    rows, dim = hidden_TE.shape
-    hidden = hidden_TE.contiguous()
-    squares = torch.empty((1, rows), dtype=torch.float32, device=hidden.device)
-    scaled = empty_small(rows, dim, GROUP, hidden.dtype, hidden.device) if small else torch.empty_like(hidden)
+    source = hidden_TE.contiguous()
+    rows, dim = source.shape[0] if ids_T is None else ids_T.shape[0], source.shape[1]
+    stream = source if ids_T is None else source.new_empty((rows, dim))
+    squares = torch.empty((1, rows), dtype=torch.float32, device=source.device)
+    scaled = empty_small(rows, dim, GROUP, source.dtype, source.device) if small else torch.empty_like(stream)
     values, scales = (scaled.values, scaled.scale) if isinstance(scaled, Quantized) else (scaled, squares)
     _fold[(rows,)](
-        hidden, weight_E, values, squares, scales, dim, triton.next_power_of_2(dim), GROUP if small else 0,
-        height_of(rows), num_warps=4, **CHAINED,
+        source, weight_E, source if ids_T is None else ids_T, stream, values, squares, scales, dim,
+        triton.next_power_of_2(dim), GROUP if small else 0, height_of(rows), ids_T is not None, num_warps=4, **CHAINED,
     )  # fmt: skip
-    return Folded(hidden, scaled, squares)
+    return Folded(stream, scaled, squares)
 
 
 @folded_linear.kernel("triton", when=_may_fold)
