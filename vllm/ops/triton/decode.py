@@ -249,8 +249,8 @@ def heads_attention_triton(
         group.block_table,
         cache.flat,
     )
-    if HAS_COPY_ENGINE and not small and seqs * z.kv in EVEN and z.g >= EVEN_GROUP and can(qkv_TJ, flat, shape, z.p):
-        return attend_hopper(qkv_TJ, heads, norms, turns, flat, batch, group, shape, sinks_H)
+    if HAS_COPY_ENGINE and seqs * z.kv in EVEN and z.g >= EVEN_GROUP and can(qkv_TJ, flat, shape, z.p):
+        return attend_hopper(qkv_TJ, heads, norms, turns, flat, batch, group, shape, sinks_H, small)
     tile = _TILE if z.dp <= 128 and qkv_TJ.itemsize == 2 else z.tp
     way = way_of(seqs * z.kv, max(1, table.shape[1] * z.p // tile))
     shares = way.shares

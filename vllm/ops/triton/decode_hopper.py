@@ -27,7 +27,9 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from vllm.ops.attention import AttentionShape
 from vllm.ops.batch import Batch, GroupBatch
 from vllm.ops.heads import HeadsShape
+from vllm.ops.quantize import Quantized
 from vllm.ops.triton.chain import CHAINED, tickets
+from vllm.ops.triton.small import empty_small, height_of
 
 _TILE = 64
 _PER_PROCESSOR = 2
@@ -138,11 +140,13 @@ def _owner(x, each, rest):
 
 @gluon.jit(do_not_specialize=["table_stride", "seqs"])
 def _attend(desc, qkv, q_norm, k_norm, cos, sin, slots, cache, table, seq_lens, sinks, part, maxes, sums, tickets, out,
-            stride, table_stride, block_stride, seqs, scale, softcap, eps, clip, KV: gl.constexpr, G: gl.constexpr,
-            N: gl.constexpr, D: gl.constexpr, P: gl.constexpr, TP: gl.constexpr, ROWS: gl.constexpr,
+            scales, stride, table_stride, block_stride, seqs, scale, softcap, eps, clip, KV: gl.constexpr,
+            G: gl.constexpr, N: gl.constexpr, D: gl.constexpr, P: gl.constexpr, TP: gl.constexpr, ROWS: gl.constexpr,
             SP: gl.constexpr, WINDOW: gl.constexpr, SOFTCAP: gl.constexpr, SINKS: gl.constexpr, NORM: gl.constexpr,
             CLIP: gl.constexpr, R: gl.constexpr, INTERLEAVED: gl.constexpr, STAGES: gl.constexpr,
-            Q_LAYOUT: gl.constexpr, P_LAYOUT: gl.constexpr, CHAINED: gl.constexpr):  # fmt: skip
+            Q_LAYOUT: gl.constexpr, P_LAYOUT: gl.constexpr, CHAINED: gl.constexpr,
+            HEIGHT: gl.constexpr):  # fmt: skip
+    """HEIGHT: tokens of a row of `scales`, where `out` is e4m3; else 0."""
     if CHAINED:
         gl.inline_asm_elementwise("griddepcontrol.launch_dependents; mov.u32 $0, 0;", "=r", [], gl.int32, False, 1)
     pid, num = gl.program_id(0), gl.num_programs(0)
@@ -314,9 +318,14 @@ def _attend(desc, qkv, q_norm, k_norm, cos, sin, slots, cache, table, seq_lens, 
                 best = gl.maximum(top, sink)
                 acc = acc * gl.exp2(top - best)[None, :]
                 total = total * gl.exp2(top - best) + gl.exp2(sink - best)
-            y = acc / gl.maximum(total, 1e-30)[None, :]
+            y = (acc / gl.maximum(total, 1e-30)[None, :]).to(dtype)
             where = (seq * KV + head) * G + n
-            gl.store(out + where[None, :] * D + dim[:, None], y.to(dtype), (n < G)[None, :] & (dim >= 0)[:, None])
+            if HEIGHT:
+                wide = y.to(gl.float32)
+                most = gl.max(gl.abs(wide), 0)
+                gl.store(scales + (head * G + n) * HEIGHT + seq, most * 0.002232142857142857, n < G)
+                y = (wide * (448.0 / gl.where(most > 0.0, most, 448.0))[None, :]).to(gl.float8e4nv)
+            gl.store(out + where[None, :] * D + dim[:, None], y, (n < G)[None, :] & (dim >= 0)[:, None])
         here += mine
         seq, head, t, first, last = _next(seq, head, last - 1, first, last, seq_lens, seqs, KV, TP, WINDOW)
 
@@ -351,26 +360,31 @@ def attend_hopper(
     group: GroupBatch,
     shape: AttentionShape,
     sinks: torch.Tensor | None,
-) -> torch.Tensor:
+    small: bool,
+) -> torch.Tensor | Quantized:
     """`decode.heads_attention_triton` where `can` says yes."""
     seqs, kv, d, p = qkv.shape[0], shape.kv_heads, shape.dim, group.block_size
     each = shape.heads // kv
     cols, programs = max(8, triton.next_power_of_2(each)), _PER_PROCESSOR * _num_processors(qkv.device.index or 0)
     part = torch.empty((programs * 2 * cols * (d + 2),), dtype=torch.float32, device=qkv.device)
     maxes, sums = part[programs * 2 * cols * d :].view(2, -1)
-    out = torch.empty((seqs, shape.heads, d), dtype=qkv.dtype, device=qkv.device)
+    if small:
+        shrunk = empty_small(seqs, shape.heads * d, d, qkv.dtype, qkv.device)
+        out, scales = shrunk.values, shrunk.scale
+    else:
+        out, scales = torch.empty((seqs, shape.heads, d), dtype=qkv.dtype, device=qkv.device), maxes
     rows = flat.as_strided((flat.shape[0] * flat.stride(0) // d, d), (d, 1))
     desc = TensorDescriptor.from_tensor(rows, [_TILE, d], gl.NVMMASharedLayout.get_default_for([_TILE, d], gl.bfloat16))
     q_norm, k_norm = (qkv if n is None else n for n in norms)
     cos, sin = (qkv if t is None else t for t in turns)
     _attend[(programs,)](
         desc, qkv, q_norm, k_norm, cos, sin, group.slot_mapping, flat, group.block_table, batch.seq_lens,
-        maxes if sinks is None else sinks, part, maxes, sums, tickets(qkv.device, seqs * kv), out, qkv.stride(0),
-        group.block_table.stride(0), flat.stride(0), seqs, shape.scale, shape.softcap or 0.0, heads.eps,
+        maxes if sinks is None else sinks, part, maxes, sums, tickets(qkv.device, seqs * kv), out, scales,
+        qkv.stride(0), group.block_table.stride(0), flat.stride(0), seqs, shape.scale, shape.softcap or 0.0, heads.eps,
         heads.clip or 0.0, kv, each, cols, d, p, _TILE, flat.stride(0) // d, 128 if seqs <= 128 else 512,
         shape.window or 0, shape.softcap is not None, sinks is not None, norms[0] is not None,
         heads.clip is not None, 0 if turns[0] is None else turns[0].shape[-1], heads.interleaved,
         _ROOM // (_TILE * d * 4), _LAYOUTS[cols, d], gl.NVMMASharedLayout.get_default_for([cols, _TILE], gl.bfloat16),
-        bool(CHAINED), num_warps=4, **CHAINED,
+        bool(CHAINED), height_of(seqs) if small else 0, num_warps=4, **CHAINED,
     )  # fmt: skip
-    return out
+    return shrunk if small else out
