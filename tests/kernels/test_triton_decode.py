@@ -12,7 +12,7 @@ from vllm.ops.heads_attention import heads_attention
 from vllm.ops.quantize import restore
 from vllm.ops.triton import decode
 from vllm.ops.triton.decode import heads_attention_triton
-from vllm.ops.triton.decode_ways import Way, way_of
+from vllm.ops.triton.decode_ways import LEAN, Way, way_of
 
 pytestmark = [pytest.mark.gpu_too, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 CASES = (
@@ -35,11 +35,13 @@ LONG = (
 
 @pytest.mark.parametrize("case", CASES + LONG * HAS_GPU, ids=lambda case: str(case)[:90])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("way", [Way(3, 2, False, 5), Way(7, 1, True, 3), None, "list"][: 2 + 2 * HAS_GPU], ids=str)
+@pytest.mark.parametrize(
+    "way", [Way(3, 2, False, 5), Way(7, 1, True, 3), LEAN, None, "list"][: 2 + 3 * HAS_GPU], ids=str
+)
 def test_agrees_with_the_references(case, dtype, way, monkeypatch):
     monkeypatch.setattr(decode, "EVEN", range(1 << 30 if way == "list" else 0))
     if isinstance(way, Way):
-        monkeypatch.setattr(decode, "way_of", lambda heads, tiles: way)
+        monkeypatch.setattr(decode, "way_of", lambda heads, tiles, lean=False: way)
     torch.manual_seed(0)
     paged, normed, turned, clip, interleaved = case
     p = on_device(Paged(paged, dtype, garbage=0))
@@ -86,3 +88,4 @@ def test_a_way_for_every_number_of_heads():
         for tiles in (1, 3, 64, 2048):
             way = way_of(heads, tiles)
             assert 1 <= way.shares <= tiles and way.least >= 1 and way.stages >= 2
+            assert (way_of(heads, tiles, lean=True) == LEAN) == (heads > 768)

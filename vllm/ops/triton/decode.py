@@ -66,8 +66,8 @@ def _tile(cache, line, t, p, d, old, lowest, head, block_stride, KV: tl.constexp
         base = block * block_stride + (head * P + at % P) * D
     else:
         base = tl.load(line + t * TP // P).to(tl.int64) * block_stride + (head * P + t * TP % P + p) * D
-    keys = tl.load(cache + base[None, :] + d[:, None], d[:, None] < D, 0.0)
-    # why: a slot that was never written may hold NaN, and 0 * NaN is NaN
+    # why: a slot that was never written may hold NaN, and 0 * NaN is NaN; and what nobody sees need not be read
+    keys = tl.load(cache + base[None, :] + d[:, None], seen[None, :] & (d[:, None] < D), 0.0)
     values = tl.load(cache + KV * P * D + base[:, None] + d[None, :], seen[:, None] & (d[None, :] < D), 0.0)
     return keys, values, seen
 
@@ -252,7 +252,8 @@ def heads_attention_triton(
     if HAS_COPY_ENGINE and seqs * z.kv in EVEN and z.g >= EVEN_GROUP and can(qkv_TJ, flat, shape, z.p):
         return attend_hopper(qkv_TJ, heads, norms, turns, flat, batch, group, shape, sinks_H, small)
     tile = _TILE if z.dp <= 128 and qkv_TJ.itemsize == 2 else z.tp
-    way = way_of(seqs * z.kv, max(1, table.shape[1] * z.p // tile))
+    lean = HAS_COPY_ENGINE and z.dp == 128 and qkv_TJ.itemsize == 2 and 4 <= z.g <= 16 and norms[0] is None
+    way = way_of(seqs * z.kv, max(1, table.shape[1] * z.p // tile), lean)
     shares = way.shares
     part = qkv_TJ.new_empty((seqs * z.kv * shares * z.g, z.d), dtype=torch.float32)
     maxes, sums = qkv_TJ.new_empty((2, seqs * z.kv * shares * z.g), dtype=torch.float32)
@@ -272,6 +273,6 @@ def heads_attention_triton(
         heads.eps, heads.clip or 0.0, z.kv, z.g, rows, z.d, z.dp, z.p, tile, shape.window or 0,
         shape.softcap is not None, sinks_H is not None, norms[0] is not None, heads.clip is not None, turned,
         heads.interleaved, way.stages, way.ahead, height_of(seqs) if small else 0,
-        triton.next_power_of_2(z.g), num_warps=4, num_stages=way.stages, **CHAINED,
+        triton.next_power_of_2(z.g), num_warps=way.warps, num_stages=way.stages, **CHAINED,
     )  # fmt: skip
     return shrunk if small else out
