@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from benchmarks.tuning.timing import in_graph
 from vllm.ops.triton import linear_mul, linear_wide
 from vllm.ops.triton.activation import activate_mul_triton
+from vllm.ops.triton.chip import the_chip
 from vllm.ops.triton.norm import add_rms_norm_triton
 
 HIDDEN, INNER, QKV, LAYERS = 4096, 14336, 6144, 6
@@ -40,7 +41,7 @@ def main(names: list[str]) -> None:
         want = activate_mul_triton(F.linear(x, layers[0][2]), "silu").float()
         got = linear_wide.gated(x, layers[0][2]).float()
         error = float((got - want).abs().max() / want.abs().max())
-        chosen = linear_wide.gates_of(INNER, -(-rows // 128), linear_wide._num_processors(0))
+        chosen = linear_wide.gates_of(INNER, -(-rows // 128), the_chip().processors)
         times = {gates: in_graph(lambda i, gates=gates: layer(i, gates), LAYERS) for gates in (0, chosen or 112, 128)}
         shown = ", ".join(f"{gates} gates {us:.1f}" for gates, us in times.items() if gates)
         print(f"{rows} rows: library {times[0]:.1f}, {shown}; chosen {chosen}, differ by {error:.4f}", flush=True)

@@ -8,6 +8,7 @@ from tests.kernels.triton_here import DEVICE, DTYPES
 from vllm.ops.fold import linear_mul
 from vllm.ops.triton import linear_mul as multiplied
 from vllm.ops.triton import linear_wide as wide
+from vllm.ops.triton.chip import Chip
 
 pytestmark = pytest.mark.gpu_too
 
@@ -60,7 +61,7 @@ def test_tiles_of_every_width(gates, dtype):
 
 def test_what_serves_for_which_call(monkeypatch):
     """The kernel takes sizes that fill the processors; others, odd shapes and other dtypes stay with the library."""
-    monkeypatch.setattr(wide, "_num_processors", lambda index: 132)
+    monkeypatch.setattr(wide, "the_chip", lambda: Chip(True, (9, 0), 132))
     x, w = (torch.empty(n, 4096, dtype=torch.bfloat16, device="meta") for n in (128, 28672))
     assert wide.can(x, w) and wide.can(x.half(), w.half())
     assert not wide.can(x.float(), w.float()) and not wide.can(x.half(), w)

@@ -14,8 +14,6 @@ Online softmax in float32 as in Dao, FlashAttention-2 (2023); split reading as i
 
 from __future__ import annotations
 
-import functools
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -27,13 +25,12 @@ import triton.language as tl
 from vllm.ops.attention import AttentionShape, attention
 from vllm.ops.batch import Batch, GroupBatch
 from vllm.ops.table import Target
-from vllm.ops.triton.chain import CHAINED, IS_CHAINED, follow
+from vllm.ops.triton.chain import CHAINED, follow
+from vllm.ops.triton.chip import for_hopper
 from vllm.ops.triton.prefill import PrefillCall, plain_tile, prefill_plain, query_for, widen
 from vllm.ops.triton.prefill import scores as _scores
 from vllm.ops.triton.round import round_e4m3
-from vllm.util.log import get_logger
 
-log = get_logger(__name__)
 _MIN_ROWS = 16
 """Fewest rows of a tensor-core product."""
 _PROGRAMS = 132 * 4
@@ -202,18 +199,8 @@ def attention_triton(
     return out
 
 
-@functools.cache
 def _hopper() -> ModuleType | None:
-    """The kernel for Hopper's warpgroup products, where there is such a chip and this Triton can compile it."""
-    if not IS_CHAINED or torch.cuda.get_device_capability()[0] != 9:
-        return None
-    try:
-        module = importlib.import_module("vllm.ops.triton.prefill_hopper")
-        module.try_out()
-    except Exception as error:  # why: Gluon is experimental, and without it the plain kernel serves
-        log.warning("prefill attention runs on its plain kernel, which is slower: %s", error)
-        return None
-    return module
+    return for_hopper("prefill_hopper", "prefill attention runs on its plain kernel, which is slower")
 
 
 def _hopper_kernel(q: torch.Tensor, flat: torch.Tensor, shape: AttentionShape) -> Callable[..., None] | None:

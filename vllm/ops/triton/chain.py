@@ -13,7 +13,9 @@ import torch
 import triton
 import triton.language as tl
 
-IS_CHAINED = torch.cuda.is_available() and torch.version.hip is None and torch.cuda.get_device_capability() >= (9, 0)
+from vllm.ops.triton.chip import the_chip
+
+IS_CHAINED = the_chip().is_nvidia and the_chip().capability >= (9, 0)
 _ON = tl.constexpr(IS_CHAINED)
 CHAINED = {"launch_pdl": True} if IS_CHAINED else {}
 

@@ -9,8 +9,6 @@ A head whose tiles lie in several programs is joined by the last of them, in the
 everywhere else and in the interpreter. Called by: decode.
 """
 
-import functools
-
 import torch
 import triton
 from triton.experimental import gluon
@@ -29,6 +27,7 @@ from vllm.ops.batch import Batch, GroupBatch
 from vllm.ops.heads import HeadsShape
 from vllm.ops.quantize import Quantized
 from vllm.ops.triton.chain import CHAINED, tickets
+from vllm.ops.triton.chip import the_chip
 from vllm.ops.triton.small import empty_small, height_of
 
 _TILE = 64
@@ -345,11 +344,6 @@ def can(qkv: torch.Tensor, flat: torch.Tensor, shape: AttentionShape, block_size
     )
 
 
-@functools.cache
-def _num_processors(index: int) -> int:
-    return torch.cuda.get_device_properties(index).multi_processor_count
-
-
 def attend_hopper(
     qkv: torch.Tensor,
     heads: HeadsShape,
@@ -365,7 +359,7 @@ def attend_hopper(
     """`decode.heads_attention_triton` where `can` says yes."""
     seqs, kv, d, p = qkv.shape[0], shape.kv_heads, shape.dim, group.block_size
     each = shape.heads // kv
-    cols, programs = max(8, triton.next_power_of_2(each)), _PER_PROCESSOR * _num_processors(qkv.device.index or 0)
+    cols, programs = max(8, triton.next_power_of_2(each)), _PER_PROCESSOR * the_chip().processors
     part = torch.empty((programs * 2 * cols * (d + 2),), dtype=torch.float32, device=qkv.device)
     maxes, sums = part[programs * 2 * cols * d :].view(2, -1)
     if small:

@@ -18,10 +18,11 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from vllm.ops.triton.chain import CHAINED, IS_CHAINED
+from vllm.ops.triton.chain import CHAINED
+from vllm.ops.triton.chip import the_chip
 from vllm.ops.triton.tiles import Tile
 
-HAS_COPY_ENGINE = IS_CHAINED and torch.cuda.get_device_capability()[0] == 9
+HAS_COPY_ENGINE = the_chip().is_hopper
 """The products of this kernel are Hopper's own: neither older nor newer devices have them."""
 _KINDS = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16, torch.float8_e4m3fn: gl.float8e4nv}
 

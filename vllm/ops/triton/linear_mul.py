@@ -4,8 +4,6 @@ Where one of Hopper's own kernels beats the library and a pass over its result, 
 exists. For prompts that is the one of experts, with all rows for one. Measured on an H200 (`docs/performance.md`).
 """
 
-import functools
-import importlib
 from types import ModuleType
 
 import torch
@@ -13,12 +11,9 @@ import torch
 from vllm.ops.fold import linear_mul
 from vllm.ops.table import Target
 from vllm.ops.triton.activation import activate_mul_triton
-from vllm.ops.triton.chain import IS_CHAINED
+from vllm.ops.triton.chip import for_hopper
 from vllm.ops.triton.linear import linear_triton
 from vllm.ops.triton.moe_many import hopper_products
-from vllm.util.log import get_logger
-
-log = get_logger(__name__)
 
 _ROWS = frozenset((*range(73, 129), *range(249, 257)))
 """Its tiles have 128 rows, whose last must be nearly full: at 160 rows it loses 31 us a layer of 8B, at 192 15."""
@@ -28,18 +23,9 @@ _LEAST = 1 << 24
 """Smallest weight for it: smaller ones leave processors idle."""
 
 
-@functools.cache
 def hopper_gated() -> ModuleType | None:
-    """The kernel for Hopper's warpgroups, where there is such a chip and this Triton can compile it."""
-    if not IS_CHAINED or torch.cuda.get_device_capability()[0] != 9:
-        return None
-    try:
-        module = importlib.import_module("vllm.ops.triton.linear_wide")
-        module.try_out()
-    except Exception as error:  # why: Gluon is experimental, and the library's product serves without it
-        log.warning("gated maps run on the library's product, which is slower: %s", error)
-        return None
-    return module
+    """The kernel for Hopper's warpgroups, where it can be had."""
+    return for_hopper("linear_wide", "gated maps run on the library's product, which is slower")
 
 
 def _when(target: Target) -> bool:

@@ -24,6 +24,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from vllm.ops.triton.chain import CHAINED, IS_CHAINED
+from vllm.ops.triton.chip import the_chip
 
 
 @gluon.jit
@@ -187,11 +188,6 @@ _FULL = 0.8
 
 
 @functools.cache
-def _num_processors(index: int) -> int:
-    return torch.cuda.get_device_properties(index).multi_processor_count
-
-
-@functools.cache
 def gates_of(outputs: int, heights: int, processors: int) -> int | None:
     """Gates of a tile, so that all tiles read least and leave few processors idle. None: any leave too many idle."""
     found = []
@@ -208,19 +204,19 @@ def can(x: torch.Tensor, weight_JK: torch.Tensor) -> bool:
     (outputs, inputs), heights = weight_JK.shape, -(-x.shape[0] // 128)
     is_half = x.dtype in (torch.bfloat16, torch.float16) and weight_JK.dtype == x.dtype
     whole = inputs % 64 == 0 and outputs % 16 == 0 and x.stride(0) % 8 == 0 and x.data_ptr() % 16 == 0
-    return is_half and whole and gates_of(outputs // 2, heights, _num_processors(x.device.index or 0)) is not None
+    return is_half and whole and gates_of(outputs // 2, heights, the_chip().processors) is not None
 
 
-def try_out() -> None:
+def try_out(device: str) -> None:
     """Run a small call. Raises whatever this Triton says of it."""
-    x, w = (torch.zeros((rows, 64), dtype=torch.bfloat16, device="cuda") for rows in (2, 256))
+    x, w = (torch.zeros((rows, 64), dtype=torch.bfloat16, device=device) for rows in (2, 256))
     gated(x, w, 112)
 
 
 def gated(x: torch.Tensor, weight_JK: torch.Tensor, gates: int | None = None) -> torch.Tensor:
     """silu(gate) * up of x W^T = [gate | up]: [rows, J / 2]."""
     (rows, inputs), outputs = x.shape, weight_JK.shape[0] // 2
-    heights, processors = -(-rows // 128), _num_processors(x.device.index or 0)
+    heights, processors = -(-rows // 128), the_chip().processors
     gates = gates or gates_of(outputs, heights, processors)
     assert gates is not None, "`can` has said so"
     pieces, total = _PIECES[gates], -(-outputs // gates) * heights

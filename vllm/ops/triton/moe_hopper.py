@@ -9,8 +9,6 @@ of another expert and are not stored. Gluon is experimental: `moe._up` and `moe.
 moe_many.
 """
 
-import functools
-
 import torch
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -24,6 +22,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from vllm.ops.triton.chain import CHAINED, IS_CHAINED
+from vllm.ops.triton.chip import the_chip
 from vllm.ops.triton.moe_sort import Sorted
 
 ROWS = 128
@@ -175,11 +174,6 @@ def _stages(is_gated: bool) -> int:
     return 4 if is_gated else 3
 
 
-@functools.cache
-def _num_processors(index: int) -> int:
-    return torch.cuda.get_device_properties(index).multi_processor_count
-
-
 def can(x: torch.Tensor, up: torch.Tensor, down: torch.Tensor, act: str) -> bool:
     """Whether these products serve; the chip has been asked before."""
     is_half = x.dtype in (torch.bfloat16, torch.float16) and up.dtype == down.dtype == x.dtype
@@ -193,13 +187,13 @@ def can_dense(x: torch.Tensor, weight_JK: torch.Tensor) -> bool:
     return is_half and weight_JK.shape[1] % 64 == 0 and weight_JK.shape[0] % 256 == 0 and x.stride(0) % 8 == 0
 
 
-def try_out() -> None:
+def try_out(device: str) -> None:
     """Run the smallest calls. Raises whatever this Triton says of them."""
-    blocks = torch.tensor([[0, 0, 2]], dtype=torch.int32, device="cuda")
-    rows = torch.zeros((2, 128), dtype=torch.bfloat16, device="cuda")
+    blocks = torch.tensor([[0, 0, 2]], dtype=torch.int32, device=device)
+    rows = torch.zeros((2, 128), dtype=torch.bfloat16, device=device)
     s = Sorted(blocks, blocks, blocks, blocks, 1)
-    product(rows, torch.zeros((1, 256, 128), dtype=torch.bfloat16, device="cuda"), s, True)
-    product(rows, torch.zeros((1, 256, 128), dtype=torch.bfloat16, device="cuda"), s, False)
+    product(rows, torch.zeros((1, 256, 128), dtype=torch.bfloat16, device=device), s, True)
+    product(rows, torch.zeros((1, 256, 128), dtype=torch.bfloat16, device=device), s, False)
 
 
 def product(rows: torch.Tensor, weight_XJK: torch.Tensor, s: Sorted, is_gated: bool) -> torch.Tensor:
@@ -212,7 +206,7 @@ def product(rows: torch.Tensor, weight_XJK: torch.Tensor, s: Sorted, is_gated: b
     od = TensorDescriptor.from_tensor(out, [64, 128], _LAYOUT)
     tiles = -(-width // (128 if is_gated else 256))
     total = s.num_blocks * tiles
-    _product[(min(total, _num_processors(rows.device.index or 0)),)](
+    _product[(min(total, the_chip().processors),)](
         xd, wd, od, s.blocks, total, 0, out, outputs, inputs, tiles, is_gated, 0, 64, _stages(is_gated), IS_CHAINED,
         num_warps=4, **CHAINED,
     )  # fmt: skip
@@ -229,7 +223,7 @@ def dense(x: torch.Tensor, weight_JK: torch.Tensor, is_gated: bool, group: int) 
     od = TensorDescriptor.from_tensor(out, [64, 128], _LAYOUT)
     tiles = -(-width // (128 if is_gated else 256))
     total = -(-x.shape[0] // 128) * tiles
-    _product[(min(total, _num_processors(x.device.index or 0)),)](
+    _product[(min(total, the_chip().processors),)](
         xd, wd, od, x, total, x.shape[0], out, outputs, inputs, tiles, is_gated, group, 64, _stages(is_gated),
         IS_CHAINED, num_warps=4, **CHAINED,
     )  # fmt: skip

@@ -3,8 +3,6 @@
 Called by: moe; linear_mul, which gives all rows to one expert.
 """
 
-import functools
-import importlib
 from types import ModuleType
 
 import torch
@@ -12,12 +10,10 @@ import triton
 import triton.language as tl
 
 from vllm.ops.triton.activation import activate_mul_triton
-from vllm.ops.triton.chain import CHAINED, IS_CHAINED, follow
+from vllm.ops.triton.chain import CHAINED, follow
+from vllm.ops.triton.chip import for_hopper
 from vllm.ops.triton.moe_join import joined
 from vllm.ops.triton.moe_sort import Sorted, sort
-from vllm.util.log import get_logger
-
-log = get_logger(__name__)
 
 
 @triton.jit
@@ -31,18 +27,9 @@ def _spread(x, place, out, x_stride, E: tl.constexpr, A: tl.constexpr, BLOCK: tl
         tl.store(out + tl.load(place + token * A + a).to(tl.int64) * E + e, row, e < E)
 
 
-@functools.cache
 def hopper_products() -> ModuleType | None:
-    """The products for Hopper's warpgroups, where there is such a chip and this Triton can compile them."""
-    if not IS_CHAINED or torch.cuda.get_device_capability()[0] != 9:
-        return None
-    try:
-        module = importlib.import_module("vllm.ops.triton.moe_hopper")
-        module.try_out()
-    except Exception as error:  # why: Gluon is experimental, and the library's product serves without it
-        log.warning("experts run on the library's products, which are slower: %s", error)
-        return None
-    return module
+    """The products for Hopper's warpgroups, where they can be had."""
+    return for_hopper("moe_hopper", "experts run on the library's products, which are slower")
 
 
 def spread_rows(x: torch.Tensor, s: Sorted, top_k: int) -> torch.Tensor:

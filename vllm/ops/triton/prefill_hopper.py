@@ -12,7 +12,6 @@ Invariant: values of the last block behind a sequence's end are finite (`attenti
 multiplied by zero. Called by: attention.
 """
 
-import functools
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +29,7 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from vllm.ops.attention import AttentionShape
 from vllm.ops.batch import Batch
+from vllm.ops.triton.chip import the_chip
 from vllm.ops.triton.prefill import PrefillCall, find_work
 
 
@@ -311,18 +311,13 @@ def can(q: torch.Tensor, flat: torch.Tensor, shape: AttentionShape) -> bool:
     )
 
 
-@functools.cache
-def _num_processors(index: int) -> int:
-    return torch.cuda.get_device_properties(index).multi_processor_count
-
-
-def try_out() -> None:
+def try_out(device: str) -> None:
     """Run the smallest call. Raises whatever this Triton says of it."""
     shape = AttentionShape(1, 1, 64, 64, 1.0)
-    flat = torch.zeros((2, 2 * 16 * 64), dtype=torch.bfloat16, device="cuda")
-    ones = torch.ones(1, dtype=torch.int32, device="cuda")
-    q = torch.zeros((2, 1, 64), dtype=torch.bfloat16, device="cuda")
-    start = torch.tensor([0, 2], dtype=torch.int32, device="cuda")
+    flat = torch.zeros((2, 2 * 16 * 64), dtype=torch.bfloat16, device=device)
+    ones = torch.ones(1, dtype=torch.int32, device=device)
+    q = torch.zeros((2, 1, 64), dtype=torch.bfloat16, device=device)
+    start = torch.tensor([0, 2], dtype=torch.int32, device=device)
     batch = Batch(ones, ones, start, 2 * ones, [], 2, 1, 2, 2, [2], [2])
     prefill_hopper(q, PrefillCall(flat, ones[None], 2 * ones, 16, shape, None), batch, 0, torch.empty_like(q))
 
@@ -341,7 +336,7 @@ def prefill_hopper(
     queries = TensorDescriptor.from_tensor(q, [half, padded, 64], _Q_LAYOUT)
     cached = TensorDescriptor.from_tensor(rows, [min(p, z.keys), 64], _KV_LAYOUT)
     scale = s.scale if s.softcap is not None else s.scale * 1.4426950408889634
-    grid = min(_num_processors(q.device.index or 0), work.most * s.kv_heads)
+    grid = min(the_chip().processors, work.most * s.kv_heads)
     _prefill[(grid,)](
         queries, cached, cached, work.items, work.count, c.table, c.seq_lens, q if c.sinks is None else c.sinks, out,
         c.table.stride(0), scale, s.softcap or 0.0, s.kv_heads, group, padded, s.dim, z.keys, p,

@@ -14,11 +14,12 @@ from vllm.ops.draw import LARGEST_U
 from vllm.ops.rows import FORBIDDEN, PLACES, Gathered, RowOptions, RowState, gather_rows, pick
 from vllm.ops.table import Target
 from vllm.ops.triton.chain import CHAINED, follow, tickets
+from vllm.ops.triton.chip import the_chip
 from vllm.ops.triton.draw import _log1p, _mix
 
 _BLOCK, _PROGRAMS = 1024, 132 * 7
 """Logits that a program reads at a time; programs that an H100 or H200 runs at once (many lines: twice as many)."""
-FAST = tl.constexpr(torch.cuda.is_available() and torch.version.hip is None)
+FAST = tl.constexpr(the_chip().is_nvidia)
 """The device has approximate logarithms."""
 
 
