@@ -17,6 +17,7 @@ from benchmarks.tuning.timing import in_graph
 from vllm.ops.moe import experts, route
 from vllm.ops.moe import moe as both
 from vllm.ops.triton import moe, moe_choose, moe_few, moe_many
+from vllm.ops.triton.moe_join import joined
 from vllm.ops.triton.moe_sort import sort
 from vllm.ops.triton.moe_tiles import Tile, Tiles, tiles
 
@@ -141,10 +142,12 @@ def whole(load: Load, z: Tiles | str) -> dict[str, float]:
     def layer(i: int) -> object:
         args = (load.x, load.weights, load.ids, load.ups[i], load.downs[i])
         if z == "hopper":
-            return moe_many.by_hopper(*args)
+            return joined(moe_many.by_hopper(*args), torch.bfloat16, None)
         if not isinstance(z, str) and z.rows_alone:
             return moe_few.few_tokens(load.x, load.router, A, True, load.ups[i], load.downs[i], "silu", z=z)
-        return moe_many.by_library(*args, "silu") if isinstance(z, str) else moe.grouped(*args, "silu", z)
+        if isinstance(z, str):
+            return joined(moe_many.by_library(*args, "silu"), torch.bfloat16, None)
+        return moe.grouped(*args, "silu", z)
 
     out["layer"] = in_graph(layer, layers, 6)
     out["choose"] = in_graph(lambda i: moe_choose.choose_triton(load.x, load.router, A, True), layers, 12)

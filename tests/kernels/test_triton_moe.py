@@ -5,14 +5,16 @@ import torch
 
 from tests.kernels.triton_here import DEVICE, DTYPES
 from vllm.ops.fold import Folded, fold, folded_moe, linear_mul
-from vllm.ops.moe import CASES, choose, experts, moe, route
+from vllm.ops.moe import CASES, add_apart_rms_norm, choose, experts, moe, route, total
 from vllm.ops.triton import moe_few, moe_sort
 from vllm.ops.triton.moe import experts_triton, grouped
 from vllm.ops.triton.moe_choose import choose_triton, pick
-from vllm.ops.triton.moe_few import few_tokens, folded_moe_triton, moe_triton
+from vllm.ops.triton.moe_few import few_tokens, folded_moe_triton, moe_apart_triton, moe_triton
+from vllm.ops.triton.moe_join import add_apart_rms_norm_triton, joined
 from vllm.ops.triton.moe_many import by_hopper, hopper_products
 from vllm.ops.triton.moe_sort import sort
 from vllm.ops.triton.moe_tiles import Tile, Tiles
+from vllm.ops.triton.norm import add_rms_norm_triton
 
 pytestmark = [pytest.mark.gpu_too, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -183,6 +185,29 @@ def test_moe_by_the_table(tokens, dtype):
 
 
 @dtypes
+@pytest.mark.parametrize("top_k", [1, 4])
+@pytest.mark.parametrize("tokens", [2, 9] if DEVICE == "cpu" else [1, 2, 5, 40, 128, 150, 3000, 9000])
+def test_left_to_the_norm(tokens, top_k, dtype):
+    """The sum over experts in the norm behind them."""
+    torch.manual_seed(0)
+    x, up = rand(tokens, 256, dtype=dtype), rand(16, 256, 256, dtype=dtype) / 16
+    down = rand(16, 256, 128, dtype=dtype) / 11
+    router, weight, stream = rand(16, 256, dtype=dtype), rand(256), rand(tokens, 512, dtype=dtype)[:, :256]
+    args = x, router, top_k, True, up, down, "silu"
+    plain = moe_triton(*args)
+    want = add_rms_norm_triton(plain, stream.clone(), weight, 1e-6)
+    a = moe_apart_triton(*args)
+    close(total(a, dtype), plain, 1e-2 if dtype is not torch.float32 else 1e-5)
+    copy = stream.clone()
+    got = add_apart_rms_norm_triton(a, stream, weight, 1e-6)
+    assert got[0] is stream
+    assert torch.equal(got[0], want[0]), "the sum itself has the bits of one after the other"
+    close(got[1], want[1], add_apart_rms_norm.tol.of(dtype))
+    want = add_apart_rms_norm(a, copy, None, 1e-6)[1]
+    close(add_apart_rms_norm_triton(a, copy, None, 1e-6)[1], want, add_apart_rms_norm.tol.of(dtype))
+
+
+@dtypes
 @pytest.mark.parametrize("tokens", [1, 5, 40] if DEVICE == "cpu" else [1, 5, 150, 3000])
 def test_experts_by_the_table(tokens, dtype):
     """Also the library's path, on a GPU."""
@@ -205,8 +230,10 @@ def test_hopper_s_products(case, dtype):
     x, up, down = rand(tokens, width), rand(num, 2 * inter, width) / width**0.5, rand(num, width, inter) / inter**0.5
     x, up, down = x.to(dtype), up.to(dtype), down.to(dtype)
     weights, ids = route(rand(tokens, num), min(4, num), True)
-    assert hopper_products() is not None and hopper_products().can(x, up, down, "silu")
-    want, got = experts(x, weights, ids, up, down, "silu"), by_hopper(x, weights, ids.int(), up, down)
+    hopper = hopper_products()
+    assert hopper is not None and hopper.can(x, up, down, "silu")
+    want = experts(x, weights, ids, up, down, "silu")
+    got = joined(by_hopper(x, weights, ids.int(), up, down), dtype, None)[0]
     error = (got.double() - want.double()).abs().max() / want.double().abs().max()
     assert error <= experts.tol.of(dtype), f"{error:.2e}"
 

@@ -13,10 +13,11 @@ from vllm.layers.mlp import MLPLayer, MoELayer
 from vllm.layers.norm import NormLayer
 from vllm.ops.batch import Batch
 from vllm.ops.fold import Folded, Map
+from vllm.ops.moe import Apart
 from vllm.parts.decoder import Block, Wiring
 from vllm.parts.ffn import MoE
 
-Stream = tuple[torch.Tensor, torch.Tensor | None]
+Stream = tuple[torch.Tensor, torch.Tensor | Apart | None]
 
 
 def _some(x: torch.Tensor, only: torch.Tensor | None) -> torch.Tensor:
@@ -35,7 +36,7 @@ class BlockLayer:
         self.mixer = AttentionLayer(c, part.mixer, layer, f"{name}.mixer")
         ffn = part.ffn
         self.ffn = MoELayer(c, ffn, f"{name}.ffn") if isinstance(ffn, MoE) else MLPLayer(c, ffn, f"{name}.ffn")
-        self.scale = part.residual_scale
+        self.scale, self.wiring = part.residual_scale, part.wiring
         self.shares_norm = part.pre_ffn is None
         reads, also = self.mixer.intake, self.ffn.intake
         if part.wiring is not Wiring.PARALLEL or not self.shares_norm or (reads is not None and reads.like(also)):
@@ -51,6 +52,12 @@ class BlockLayer:
             and self.ffn.folds
         )
         """`folded` may be used."""
+
+    def hand_to(self, norm: NormLayer) -> None:
+        """`norm` is the next to take the stream: it may add the results of experts on its way."""
+        is_last = self.wiring is Wiring.SERIAL and self.scale == 1.0 and self.post_ffn.is_identity
+        if isinstance(self.ffn, MoELayer):
+            self.ffn.parts = self.ffn.may_part and is_last and norm.joins
 
     def maps(self) -> list[Map]:
         """The maps of a block that folds."""

@@ -42,6 +42,9 @@ class Model:
         self._blocks = [make_block(c, decoder.blocks[i], i) for i in mine]
         self._norm = NormLayer(c, decoder.final_norm, "norm") if pp.is_last else None
         packed = self._embed.packed if self._embed is not None else None
+        norms = [b.pre_mixer for b in self._blocks[1:]] + ([self._norm] if self._norm is not None else [])
+        for block, norm in zip(self._blocks, norms, strict=False):
+            block.hand_to(norm)
         self._head = HeadLayer(c, decoder, packed) if pp.is_last else None
         self._few = c.ops.helper("fold", "most")(self._blocks[0].maps()) if self._folds() else 0
         """Most tokens of a step in which norms are folded into the maps around them."""

@@ -5,6 +5,7 @@ import torch
 from vllm.layers.context import Context
 from vllm.layers.linear import column, row
 from vllm.ops.fold import Folded, Map
+from vllm.ops.moe import Apart
 from vllm.ops.quantize import Quantized
 from vllm.parts.ffn import MLP, MoE
 
@@ -60,9 +61,15 @@ class MoELayer:
         self._whole = names["moe"] == names["choose"] == names["experts"] != "reference"
         self.folds = c.folds and part.shared is None and names["folded_moe"] == names["experts"] != "reference"
         """`folded` may be used."""
+        is_whole = part.shared is None and self._axis.size == 1
+        self.may_part = is_whole and names["moe_apart"] == names["experts"] != "reference"
+        """Its results may be left to be added by who takes them, if they ask for that with `parts`."""
+        self.parts = False
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor) -> torch.Tensor | Apart:
         part, ops = self._part, self._ops
+        if self.parts:
+            return ops.moe_apart(x, *self._routing, self._up, self._down, part.expert.act)  # type: ignore[no-any-return]
         if self._whole:
             y = ops.moe(x, *self._routing, self._up, self._down, part.expert.act)
         else:

@@ -6,6 +6,7 @@ Weights are kept in float32, with Gemma's one already added, so that kernels hav
 import torch
 
 from vllm.layers.context import Context
+from vllm.ops.moe import Apart
 from vllm.ops.quantize import Intake
 from vllm.parallel.mesh import Axis
 from vllm.parts.basic import Norm
@@ -43,6 +44,16 @@ class NormLayer:
         return self._part is not None and self._part.kind == "rms" and self._weight is not None and self._axis is None
 
     @property
+    def is_identity(self) -> bool:
+        """It does nothing."""
+        return self._part is None
+
+    @property
+    def joins(self) -> bool:
+        """`add` takes results of experts that are apart."""
+        return self._part is not None and self._part.kind == "rms" and self._axis is None and self._intake is None
+
+    @property
     def eps(self) -> float:
         """What is added to the mean, for ops that fuse this norm."""
         assert self._part is not None
@@ -61,10 +72,12 @@ class NormLayer:
             return self._rms(x, self._weight, part.eps)
         return self._layer(x, self._weight, self._bias, part.eps)
 
-    def add(self, x: torch.Tensor, delta: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def add(self, x: torch.Tensor, delta: torch.Tensor | Apart | None) -> tuple[torch.Tensor, torch.Tensor]:
         """(s, norm(s)) with s = x + delta; delta None is zero. May overwrite delta."""
         if delta is None:
             return x, self(x)
+        if isinstance(delta, Apart):
+            return self._ops.add_apart_rms_norm(delta, x, self._weight, self.eps)  # type: ignore[no-any-return]
         if self._part is not None and self._intake is not None:
             return self._ops.add_rms_norm_quantize(delta, x, self._weight, self._part.eps, self._intake)
         if self._part is not None and self._part.kind == "rms":

@@ -12,11 +12,13 @@ The norms around may be folded in (`ops/fold.py`). Nothing looks at the host, al
 and no sum depends on who came first. Tiles are in `moe_tiles.py`.
 """
 
+from types import ModuleType
+
 import torch
 import triton
 import triton.language as tl
 
-from vllm.ops.moe import experts
+from vllm.ops.moe import Apart, experts
 from vllm.ops.triton.activation import KINDS, gated
 from vllm.ops.triton.chain import CHAINED, behind, follow, lead
 from vllm.ops.triton.moe_choose import Picked, can, is_fixed
@@ -189,15 +191,34 @@ def experts_triton(
     act: str,
 ) -> torch.Tensor:
     """See the op."""
-    args = (x_TE, weights_TA, experts_TA, up_XJE, down_XEI)
-    pairs, num = experts_TA.numel(), up_XJE.shape[0]
-    if pairs >= _MANY * num and up_XJE.shape[1] == 2 * down_XEI.shape[2]:
-        hopper = hopper_products()
-        if hopper is not None and hopper.can(x_TE, up_XJE, down_XEI, act):
-            return by_hopper(*args)
-        if x_TE.dtype is torch.bfloat16 and up_XJE.shape[2] % 8 == 0 and down_XEI.shape[2] % 8 == 0:
-            return by_library(*args, act)
-    return grouped(*args, act, tiles(pairs, num, x_TE.dtype, alone=False))
+    return joined(unjoined(x_TE, weights_TA, experts_TA, up_XJE, down_XEI, act), x_TE.dtype, None)[0]
+
+
+def takes_many(x: torch.Tensor, pairs: int, up: torch.Tensor, down: torch.Tensor, act: str) -> ModuleType | None:
+    """Hopper's products, where they serve so many pairs."""
+    if pairs < _MANY * up.shape[0] or up.shape[1] != 2 * down.shape[2]:
+        return None
+    hopper = hopper_products()
+    return hopper if hopper is not None and hopper.can(x, up, down, act) else None
+
+
+def unjoined(
+    x: torch.Tensor,
+    weights: torch.Tensor,
+    ids: torch.Tensor,
+    up: torch.Tensor,
+    down: torch.Tensor,
+    act: str,
+    s: Sorted | None = None,
+) -> Apart:
+    """Results of pairs by the kernels that are best for so many; `s`: sorted already, for Hopper's products."""
+    pairs, num = ids.numel(), up.shape[0]
+    if takes_many(x, pairs, up, down, act) is not None:
+        return by_hopper(x, weights, ids, up, down, s)
+    is_whole = up.shape[1] == 2 * down.shape[2] and up.shape[2] % 8 == 0 and down.shape[2] % 8 == 0
+    if pairs >= _MANY * num and is_whole and x.dtype is torch.bfloat16:
+        return by_library(x, weights, ids, up, down, act)
+    return in_order(x, (weights, ids, None), up, down, act, tiles(pairs, num, x.dtype, alone=False))
 
 
 @experts.kernel("fixed", when=is_fixed, rank=2)
@@ -225,7 +246,7 @@ def grouped(
     kept: torch.dtype | None = None,
 ) -> torch.Tensor:
     """The kernels of this file with tiles of one's own choice. `kept`: the dtype of results before their sum."""
-    return in_order(x, (weights, ids, None), up, down, act, z, None, kept)[0]
+    return joined(in_order(x, (weights, ids, None), up, down, act, z, kept), x.dtype, None)[0]
 
 
 Choice = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
@@ -239,15 +260,13 @@ def in_order(
     down: torch.Tensor,
     act: str,
     z: Tiles,
-    onto: Onto | None,
     kept: torch.dtype | None = None,
-) -> Ends:
-    """By sorting; `onto`: what the sum is added to."""
+) -> Apart:
+    """Results of pairs by sorting them."""
     weights, ids, factors = choice
     s = sort(ids, down.shape[0], z.bm)
     h = up_product(x, up, down.shape[2], weights, s, act, z, factors)
-    y = down_product(h, down, weights, s, z, kept)
-    return joined(y, weights, s.place, ids.shape[0], False, x.dtype, onto)
+    return Apart(down_product(h, down, weights, s, z, kept), weights, None)
 
 
 Blocks = tuple[torch.Tensor, torch.Tensor, int, int, int, bool]

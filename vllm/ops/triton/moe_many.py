@@ -1,4 +1,4 @@
-"""Experts for many tokens on a GPU: rows are copied into sorted order, then Hopper's products, or the library's.
+"""Experts for many tokens on a GPU: Hopper's products, or the library's, whose rows are copied into sorted order.
 
 Called by: moe; linear_mul, which gives all rows to one expert.
 """
@@ -9,10 +9,10 @@ import torch
 import triton
 import triton.language as tl
 
+from vllm.ops.moe import Apart
 from vllm.ops.triton.activation import activate_mul_triton
 from vllm.ops.triton.chain import CHAINED, follow
 from vllm.ops.triton.chip import for_hopper
-from vllm.ops.triton.moe_join import joined
 from vllm.ops.triton.moe_sort import Sorted, sort
 
 
@@ -43,22 +43,26 @@ def spread_rows(x: torch.Tensor, s: Sorted, top_k: int) -> torch.Tensor:
 
 
 def by_hopper(
-    x: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor, up: torch.Tensor, down: torch.Tensor
-) -> torch.Tensor:
-    """Rows are copied into sorted order; up makes silu(gate) * up in one pass."""
+    x: torch.Tensor,
+    weights: torch.Tensor,
+    chosen: torch.Tensor,
+    up: torch.Tensor,
+    down: torch.Tensor,
+    s: Sorted | None = None,
+) -> Apart:
+    """Rows are copied into sorted order; up makes silu(gate) * up in one pass. `s`: they are sorted already."""
     hopper = hopper_products()
     assert hopper is not None
-    s = sort(chosen, up.shape[0], hopper.ROWS)
+    s = s or sort(chosen, up.shape[0], hopper.ROWS)
     h = hopper.product(spread_rows(x, s, chosen.shape[1]), up, s, True)
-    return joined(hopper.product(h, down, s, False), weights, s.place, chosen.shape[0], True, x.dtype, None)[0]
+    return Apart(hopper.product(h, down, s, False), weights, s.place)
 
 
 def by_library(
     x: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor, up: torch.Tensor, down: torch.Tensor, act: str
-) -> torch.Tensor:
-    """The same with torch's grouped product."""
+) -> Apart:
+    """The same with torch's grouped product, of rows copied into sorted order."""
     s = sort(chosen, up.shape[0], 128)
     rows = spread_rows(x, s, chosen.shape[1])
     h = activate_mul_triton(torch._grouped_mm(rows, up.transpose(1, 2), offs=s.ends), act)
-    y = torch._grouped_mm(h, down.transpose(1, 2), offs=s.ends)
-    return joined(y, weights, s.place, chosen.shape[0], True, x.dtype, None)[0]
+    return Apart(torch._grouped_mm(h, down.transpose(1, 2), offs=s.ends), weights, s.place)

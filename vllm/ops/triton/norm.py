@@ -26,7 +26,8 @@ def _norm(x, residual, weight, out, x_stride, r_stride, eps, E: tl.constexpr, EP
     tl.store(out + row * E + e, y.to(out.dtype.element_ty), e < E)
 
 
-def _warps(dim: int) -> int:
+def warps_of(dim: int) -> int:
+    """Warps of a program for a row: they say in which order it is summed."""
     return 1 if dim <= 512 else 4 if dim <= 2048 else 8
 
 
@@ -42,7 +43,7 @@ def rms_norm_triton(x: torch.Tensor, weight: torch.Tensor | None, eps: float) ->
     out = torch.empty(rows.shape, dtype=x.dtype, device=x.device)
     _norm[(rows.shape[0],)](
         rows, rows, rows if weight is None else weight, out, rows.stride(0), 0, eps, dim, triton.next_power_of_2(dim),
-        weight is not None, False, num_warps=_warps(dim), **CHAINED,
+        weight is not None, False, num_warps=warps_of(dim), **CHAINED,
     )  # fmt: skip
     return out.view(x.shape)
 
@@ -56,6 +57,6 @@ def add_rms_norm_triton(
     out = torch.empty((rows, dim), dtype=x.dtype, device=x.device)
     _norm[(rows,)](
         x, residual, x if weight is None else weight, out, x.stride(0), residual.stride(0), eps, dim,
-        triton.next_power_of_2(dim), weight is not None, True, num_warps=_warps(dim), **CHAINED,
+        triton.next_power_of_2(dim), weight is not None, True, num_warps=warps_of(dim), **CHAINED,
     )  # fmt: skip
     return residual, out
