@@ -8,11 +8,11 @@ from vllm.ops.fold import Folded, fold, folded_moe, linear_mul
 from vllm.ops.moe import CASES, add_apart_rms_norm, choose, experts, moe, route, total
 from vllm.ops.triton import moe_few, moe_sort
 from vllm.ops.triton.moe import experts_triton, grouped
-from vllm.ops.triton.moe_choose import choose_triton, pick
+from vllm.ops.triton.moe_choose import choose_many, choose_triton, pick
 from vllm.ops.triton.moe_few import few_tokens, folded_moe_triton, moe_apart_triton, moe_triton
 from vllm.ops.triton.moe_join import add_apart_rms_norm_triton, joined
 from vllm.ops.triton.moe_many import by_hopper, hopper_products
-from vllm.ops.triton.moe_sort import sort
+from vllm.ops.triton.moe_sort import sort, sort_counted
 from vllm.ops.triton.moe_tiles import Tile, Tiles
 from vllm.ops.triton.norm import add_rms_norm_triton
 
@@ -74,6 +74,22 @@ def test_sorting(case, few, monkeypatch):
         want += [[e, first + b, first + count] for b in range(0, count, 16)]
     got = s.blocks.tolist()
     assert got[: len(want)] == want and all(b == [-1, 0, 0] for b in got[len(want) :])
+
+
+@dtypes
+@pytest.mark.parametrize("case", [(140, 40, 6, 3), (9, 64, 100, 8)], ids=str)
+def test_counting_while_choosing(case, dtype):
+    """Product, choice and counts in one, then every pair to its place: as by themselves."""
+    torch.manual_seed(0)
+    tokens, width, num, top_k = case
+    x, w = rand(tokens, 2 * width, dtype=dtype)[:, :width], rand(num, width, dtype=dtype)
+    x[3] = float("nan")
+    weights, ids, counts = choose_many(x, w, top_k, True)
+    want, theirs = choose_triton(x, w, top_k, True)
+    assert (weights - want).abs()[torch.arange(tokens) != 3].max() <= 1e-5 and torch.equal(ids, theirs)
+    for got, expected in ((sort_counted(ids, counts, num, 16), sort(ids, num, 16)),):
+        for name in ("order", "place", "blocks", "ends"):
+            assert torch.equal(getattr(got, name), getattr(expected, name)), name
 
 
 ALONE = Tiles(16, Tile(32, 32, 4, 2), Tile(4, 0, 4, 1), rows_alone=1 << 20)

@@ -2,7 +2,7 @@
 
     few tokens    the product is split along its columns; then a program a token, or (`pick`) a program an expert, which
                   sorts too
-    many          one product; four tokens a program
+    many          one product; four tokens a program. Very many: both at once, and pairs are counted for the sort
 Called by: layers, moe.
 """
 
@@ -16,6 +16,7 @@ import triton.language as tl
 from vllm.ops.moe import choose
 from vllm.ops.table import Target
 from vllm.ops.triton.chain import CHAINED, behind, follow, lead
+from vllm.ops.triton.moe_sort import CHUNK
 
 
 @triton.jit
@@ -140,6 +141,42 @@ def _top_many(logits, weights, experts, T, X: tl.constexpr, XP: tl.constexpr, A:
     tl.store(experts + spot, ids, real)
 
 
+@triton.jit
+def _choose_many(x, w, weights, experts, counts, T, x_stride, E: tl.constexpr, X: tl.constexpr, XP: tl.constexpr,
+                 A: tl.constexpr, AP: tl.constexpr, RENORMALIZE: tl.constexpr, BT: tl.constexpr,
+                 BE: tl.constexpr):  # fmt: skip
+    """Product and choice of BT tokens in one; also how many of their pairs each expert has."""
+    t = tl.program_id(0).to(tl.int64) * BT + tl.arange(0, BT)
+    e, a, k = tl.arange(0, XP), tl.arange(0, AP), tl.arange(0, BE)
+    follow()
+    value = tl.zeros((BT, XP), tl.float32)
+    for i in range(0, E, BE):
+        row = tl.load(x + t[:, None] * x_stride + (i + k)[None, :], (t[:, None] < T) & ((i + k)[None, :] < E), 0.0)
+        weight = tl.load(w + e[None, :] * E + (i + k)[:, None], (e[None, :] < X) & ((i + k)[:, None] < E), 0.0)
+        value = tl.dot(row.to(weight.dtype), weight, value, input_precision="ieee")
+    # why: what is chosen becomes -inf, so nothing else may be
+    value = tl.where(value > -3e38, value, -3e38)
+    value = tl.where(e[None, :] < X, value, float("-inf"))
+    best = tl.max(value, 1)
+    total = tl.sum(tl.exp(value - best[:, None]), 1)
+    mine = tl.full((BT, AP), float("-inf"), tl.float32)
+    ids = tl.zeros((BT, AP), tl.int32)
+    for i in tl.static_range(A):
+        top = tl.max(value, 1)
+        at = tl.min(tl.where(value == top[:, None], e[None, :], XP), 1)
+        mine = tl.where(a[None, :] == i, top[:, None], mine)
+        ids = tl.where(a[None, :] == i, at[:, None], ids)
+        value = tl.where(e[None, :] == at[:, None], float("-inf"), value)
+    chance = tl.exp(mine - best[:, None])
+    if RENORMALIZE:
+        total = tl.sum(chance, 1)
+    spot, real = t[:, None] * A + a[None, :], (t[:, None] < T) & (a[None, :] < A)
+    tl.store(weights + spot, chance / total[:, None], real)
+    tl.store(experts + spot, ids, real)
+    picked = (value == float("-inf")) & (e[None, :] < X) & (t[:, None] < T)
+    tl.store(counts + tl.program_id(0) * XP + e, tl.sum(picked.to(tl.int32), 0))
+
+
 def can(target: Target) -> bool:
     """Whether kernels for experts run there."""
     return target.device == "cuda" and target.capability >= (8, 0)
@@ -254,6 +291,22 @@ def chosen(
         splits, shares, triton.next_power_of_2(max(1, shares)), renormalize, num_warps=4, **CHAINED,
     )  # fmt: skip
     return weights, ids, factors
+
+
+def choose_many(
+    x: torch.Tensor, router: torch.Tensor, top_k: int, renormalize: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weights, experts and how many pairs each expert has in each chunk of tokens. For at most 128 experts."""
+    (tokens, width), num = x.shape, router.shape[0]
+    wide, chunks = max(16, triton.next_power_of_2(num)), triton.cdiv(tokens, CHUNK)
+    weights = torch.empty((tokens, top_k), dtype=torch.float32, device=x.device)
+    ids = torch.empty((tokens, top_k), dtype=torch.int32, device=x.device)
+    counts = torch.empty((chunks, wide), dtype=torch.int32, device=x.device)
+    _choose_many[(chunks,)](
+        x, router, weights, ids, counts, tokens, x.stride(0), width, num, wide, top_k, triton.next_power_of_2(top_k),
+        renormalize, CHUNK, 64, num_warps=8, num_stages=4 if x.element_size() == 2 else 2, **CHAINED,
+    )  # fmt: skip
+    return weights, ids, counts
 
 
 def is_fixed(target: Target) -> bool:

@@ -9,10 +9,14 @@ import torch
 
 from vllm.ops.fold import Folded, folded_moe
 from vllm.ops.moe import Apart, moe, moe_apart
-from vllm.ops.triton.moe import down_alone, down_product, in_order, unjoined, up_product
-from vllm.ops.triton.moe_choose import Picked, can, can_pick, choose_triton, chosen, may_fold, pick
+from vllm.ops.triton.moe import down_alone, down_product, in_order, takes_many, unjoined, up_product
+from vllm.ops.triton.moe_choose import Picked, can, can_pick, choose_many, choose_triton, chosen, may_fold, pick
 from vllm.ops.triton.moe_join import Ends, Onto, joined
+from vllm.ops.triton.moe_sort import sort_counted
 from vllm.ops.triton.moe_tiles import Tiles, tiles
+
+_COUNTED = 8192
+"""From so many tokens on choice counts the pairs of experts for the sort: fewer leave processors idle."""
 
 
 @moe.kernel("triton", when=lambda target: can(target) and not target.deterministic)
@@ -50,6 +54,10 @@ def moe_apart_triton(
             return few_apart(x_TE, pick(x_TE, packed, top_k, renormalize, False), *maps, z)
         y = few_tokens(x_TE, packed, top_k, renormalize, *maps, z=z)[0]
         return Apart(y, y.new_empty((tokens, 1), dtype=torch.float32), None)
+    hopper = takes_many(x_TE, tokens * top_k, *maps) if tokens >= _COUNTED and num <= 128 else None
+    if hopper is not None:
+        weights, ids, counts = choose_many(x_TE, packed, top_k, renormalize)
+        return unjoined(x_TE, weights, ids, *maps, sort_counted(ids, counts, num, hopper.ROWS))
     return unjoined(x_TE, *choose_triton(x_TE, packed, top_k, renormalize), *maps)
 
 

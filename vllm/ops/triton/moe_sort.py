@@ -2,6 +2,7 @@
 
     few pairs    one program per expert: everything in one kernel
     many pairs   count per chunk of pairs ─ add up ─ place: three kernels
+    counted      by who chose, per chunk of tokens: one kernel
 
 The order inside an expert is that of the pairs. Called by: moe.
 """
@@ -16,6 +17,8 @@ from vllm.ops.triton.chain import CHAINED, follow
 
 _FEW = 2048
 _CHUNK = 1024
+CHUNK = 128
+"""Tokens whose pairs are counted together by who chooses."""
 
 
 @dataclass(slots=True)
@@ -112,6 +115,47 @@ def _place(ids, starts, order, place, N, XP: tl.constexpr, CHUNK: tl.constexpr):
     at = tl.load(starts + chunk * XP + expert, pair < N, 0) + i - tl.gather(first, expert, 0)
     tl.store(order + at, pair, pair < N)
     tl.store(place + pair, at, pair < N)
+
+
+@triton.jit
+def _place_many(ids, counts, order, place, blocks, ends, T, C, X: tl.constexpr, XP: tl.constexpr, A: tl.constexpr,
+                BT: tl.constexpr, BM: tl.constexpr, BLOCKS: tl.constexpr):  # fmt: skip
+    """The pairs of a chunk of tokens go to their places; every program adds up the counts of all for itself."""
+    chunk, x = tl.program_id(0), tl.arange(0, XP)
+    t = chunk * BT + tl.arange(0, BT)
+    follow()
+    total, before = tl.zeros((XP,), tl.int32), tl.zeros((XP,), tl.int32)
+    for first in range(0, C, 32):
+        c = first + tl.arange(0, 32)
+        some = tl.load(counts + c[:, None] * XP + x[None, :], c[:, None] < C, 0)
+        total += tl.sum(some, 0)
+        before += tl.sum(tl.where(c[:, None] < chunk, some, 0), 0)
+    slot = tl.full((BT, XP), -1, tl.int32)
+    for a in tl.static_range(A):
+        expert = tl.load(ids + t * A + a, t < T, -1)
+        slot = tl.where(x[None, :] == expert[:, None], a, slot)
+    picked = slot >= 0
+    start = tl.cumsum(total, 0) - total + before
+    at = start[None, :] + tl.cumsum(picked.to(tl.int32), 0) - 1
+    pair = t[:, None] * A + slot
+    tl.store(order + at, pair, picked)
+    tl.store(place + pair, at, picked)
+    for e in range(chunk, X, tl.num_programs(0)):
+        _blocks_of(total, e, ends, blocks, X, XP, BM, 16, BLOCKS)
+
+
+def sort_counted(chosen: torch.Tensor, counts: torch.Tensor, num: int, bm: int) -> Sorted:
+    """As `sort` where the pairs of each expert in each chunk of tokens are counted: [chunks, experts or more]."""
+    (tokens, top_k), (chunks, wide) = chosen.shape, counts.shape
+    pairs = tokens * top_k
+    most = min(pairs, num + pairs // bm)
+    words = torch.empty((2 * pairs + 3 * most + num,), dtype=torch.int32, device=chosen.device)
+    order, place, flat, ends = words.split((pairs, pairs, 3 * most, num))
+    _place_many[(chunks,)](
+        chosen, counts, order, place, flat, ends, tokens, chunks, num, wide, top_k, CHUNK, bm, most, num_warps=8,
+        **CHAINED,
+    )  # fmt: skip
+    return Sorted(order, place, flat.view(most, 3), ends, most)
 
 
 def sort(chosen: torch.Tensor, num: int, bm: int) -> Sorted:
