@@ -11,7 +11,7 @@ from vllm.ops.triton.moe import experts_triton, grouped
 from vllm.ops.triton.moe_choose import choose_many, choose_triton, pick
 from vllm.ops.triton.moe_few import few_tokens, folded_moe_triton, moe_apart_triton, moe_triton
 from vllm.ops.triton.moe_join import add_apart_rms_norm_triton, joined
-from vllm.ops.triton.moe_many import by_hopper, hopper_products
+from vllm.ops.triton.moe_many import by_hopper, hopper_products, spread_rows
 from vllm.ops.triton.moe_sort import sort, sort_counted
 from vllm.ops.triton.moe_tiles import Tile, Tiles
 from vllm.ops.triton.norm import add_rms_norm_triton
@@ -248,6 +248,9 @@ def test_hopper_s_products(case, dtype):
     weights, ids = route(rand(tokens, num), min(4, num), True)
     hopper = hopper_products()
     assert hopper is not None and hopper.can(x, up, down, "silu")
+    s = sort(ids.int(), num, hopper.ROWS)
+    fetched, copied = hopper.product(x, up, s, True, ids.shape[1]), spread_rows(x, s, ids.shape[1])
+    assert torch.equal(fetched, hopper.product(copied, up, s, True)), "rows fetched one by one are the same rows"
     want = experts(x, weights, ids, up, down, "silu")
     got = joined(by_hopper(x, weights, ids.int(), up, down), dtype, None)[0]
     error = (got.double() - want.double()).abs().max() / want.double().abs().max()

@@ -2,7 +2,8 @@
 
     tile    128 rows of one expert x 256 outputs; with a gate those are 128 of the gate and the same 128 of up, and what
             is stored is silu(gate) * up, so that the wide result never exists
-    copier  block list ─ TMA ─▶ STAGES tiles of rows and weights in shared memory, into the next tile too
+    copier  block list ─ TMA ─▶ STAGES tiles of rows and weights in shared memory, into the next tile too; rows that
+            are still in the order of tokens are fetched one by one, by four warps (`_gather`)
 
 Persistent: programs take tiles in turn, all outputs of a block next to each other. Rows behind a block's end are those
 of another expert and are not stored. Gluon is experimental: `moe._up` and `moe._down` are the twins. Called by:
@@ -12,6 +13,7 @@ moe_many.
 import torch
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import (
     fence_async_shared,
     mbarrier,
@@ -72,6 +74,43 @@ def _copy(xd, wd, blocks, total, rows, x_buf, w_buf, full, empty, J: gl.constexp
 
 
 @gluon.jit
+def _gather(x, x_stride, order, wd, blocks, total, x_buf, w_buf, full, empty, J: gl.constexpr, K: gl.constexpr,
+            A: gl.constexpr, TILES: gl.constexpr, BK: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
+    """As `_copy` with a gate, for rows of tokens that have A pairs each."""
+    BY: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
+    rows = x_buf._reinterpret(x.dtype.element_ty, [STAGES, 128, BK], x_buf.layout)
+    m, n = gl.arange(0, 128, layout=gl.SliceLayout(1, BY)), gl.arange(0, BK, layout=gl.SliceLayout(0, BY))
+    it = 0
+    spot = _spot(blocks, gl.program_id(0), 0, TILES, 0)
+    for i in range(gl.program_id(0), total, gl.num_programs(0)):
+        expert, first, last, tile = spot
+        spot = _spot(blocks, gl.minimum(i + gl.num_programs(0), total - 1), 0, TILES, 0)
+        if expert >= 0:
+            low = expert * J + tile * 128
+            # why: behind the end of a block its last row comes again, which is in the cache
+            pair = gl.load(order + gl.minimum(first + m, last - 1))
+            at = x + (pair // A).to(gl.int64)[:, None] * x_stride + n[None, :]
+            for k in range(0, K, BK):
+                s = it % STAGES
+                mbarrier.wait(empty.index(s), ((it // STAGES) & 1) ^ 1)
+                mbarrier.expect(full.index(s), 256 * BK * 2)
+                tma.async_copy_global_to_shared(wd, [low, k], full.index(s), w_buf.index(2 * s))
+                tma.async_copy_global_to_shared(wd, [low + J // 2, k], full.index(s), w_buf.index(2 * s + 1))
+                async_copy.async_copy_global_to_shared(rows.index(s), at + k)
+                async_copy.mbarrier_arrive(full.index(s), increment_count=False)
+                it += 1
+
+
+@gluon.jit
+def _silu_mul(gate, up):
+    """silu(gate) * up in six instructions; the same bits as by division, but for factors beyond float32."""
+    return gl.inline_asm_elementwise(
+        """{ .reg .f32 t;
+        mul.f32 t, $1, 0fBFB8AA3B; ex2.approx.ftz.f32 t, t; add.f32 t, t, 0f3F800000; rcp.approx.ftz.f32 t, t;
+        mul.f32 t, t, $1; mul.f32 $0, t, $2; }""", "=f,f,f", [gate, up], gl.float32, True, 1)  # fmt: skip
+
+
+@gluon.jit
 def _store(out, y, row, last, column, width):
     """What is real of 64 rows."""
     LAYOUT: gl.constexpr = y.type.layout
@@ -83,7 +122,7 @@ def _store(out, y, row, last, column, width):
 @gluon.jit
 def _multiply(half: gl.constexpr, od, blocks, total, rows, out, x_buf, w_mma, o_buf, full, empty, J: gl.constexpr,
               K: gl.constexpr, TILES: gl.constexpr, GATED: gl.constexpr, GROUP: gl.constexpr, BK: gl.constexpr,
-              STAGES: gl.constexpr):  # fmt: skip
+              STAGES: gl.constexpr, GATHER: gl.constexpr):  # fmt: skip
     ACC: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 256, 16])
     Y: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 128, 16])
     PARTS: gl.constexpr = 1 if GATED else 2
@@ -98,12 +137,17 @@ def _multiply(half: gl.constexpr, od, blocks, total, rows, out, x_buf, w_mma, o_
             acc = gl.full([64, 256], 0.0, gl.float32, layout=ACC)
             s = it % STAGES
             mbarrier.wait(full.index(s), (it // STAGES) & 1)
+            if GATHER:
+                # why: products read through another way to shared memory than such copies write through
+                fence_async_shared()
             acc = warpgroup_mma(x_buf.index(2 * s + half), w_mma.index(s).permute((1, 0)), acc, is_async=True)
             acc = warpgroup_mma_wait(1, deps=(acc,))
             it += 1
             for _ in range(BK, K, BK):
                 s = it % STAGES
                 mbarrier.wait(full.index(s), (it // STAGES) & 1)
+                if GATHER:
+                    fence_async_shared()
                 acc = warpgroup_mma(x_buf.index(2 * s + half), w_mma.index(s).permute((1, 0)), acc, is_async=True)
                 acc = warpgroup_mma_wait(1, deps=(acc,))
                 mbarrier.arrive(empty.index((it - 1) % STAGES), count=1)
@@ -112,7 +156,7 @@ def _multiply(half: gl.constexpr, od, blocks, total, rows, out, x_buf, w_mma, o_
             mbarrier.arrive(empty.index((it - 1) % STAGES), count=1)
             low, high = acc.reshape([64, 2, 128]).permute((0, 2, 1)).split()
             if GATED:
-                low = low / (1.0 + gl.exp(-low)) * high
+                low = _silu_mul(low, high)
             row, column = first + half * 64, tile * (128 * PARTS)
             y = gl.convert_layout(low.to(dtype), Y)
             z = gl.convert_layout(high.to(dtype), Y)
@@ -134,9 +178,9 @@ def _multiply(half: gl.constexpr, od, blocks, total, rows, out, x_buf, w_mma, o_
 
 
 @gluon.jit(do_not_specialize=["total", "rows"])
-def _product(xd, wd, od, blocks, total, rows, out, J: gl.constexpr, K: gl.constexpr, TILES: gl.constexpr,
-             GATED: gl.constexpr, GROUP: gl.constexpr, BK: gl.constexpr, STAGES: gl.constexpr,
-             CHAINED: gl.constexpr, num_warps: gl.constexpr):  # fmt: skip
+def _product(xd, wd, od, blocks, total, rows, out, x, x_stride, order, J: gl.constexpr, K: gl.constexpr,
+             TILES: gl.constexpr, GATED: gl.constexpr, GROUP: gl.constexpr, A: gl.constexpr, BK: gl.constexpr,
+             STAGES: gl.constexpr, CHAINED: gl.constexpr, num_warps: gl.constexpr):  # fmt: skip
     dtype: gl.constexpr = out.dtype.element_ty
     x_buf = gl.allocate_shared_memory(dtype, [2 * STAGES, 64, BK], xd.layout)
     w_buf = gl.allocate_shared_memory(dtype, [2 * STAGES, 128, BK], wd.layout)
@@ -146,24 +190,40 @@ def _product(xd, wd, od, blocks, total, rows, out, J: gl.constexpr, K: gl.conste
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bar)
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], bar)
     for s in gl.static_range(STAGES):
-        mbarrier.init(full.index(s), count=1)
+        # why: threads that fetch rows each tell of theirs
+        mbarrier.init(full.index(s), count=129 if A else 1)
         mbarrier.init(empty.index(s), count=2)
     fence_async_shared()
     gl.thread_barrier()
     if CHAINED:
         gl.inline_asm_elementwise("griddepcontrol.wait; mov.u32 $0, 0;", "=r", [], gl.int32, False, 1)
         gl.inline_asm_elementwise("griddepcontrol.launch_dependents; mov.u32 $0, 0;", "=r", [], gl.int32, False, 1)
-    gl.warp_specialize(
-        [
-            (_multiply, (gl.constexpr(0), od, blocks, total, rows, out, x_buf, w_mma, o_buf, full, empty, J, K, TILES,
-                         GATED, GROUP, BK, STAGES)),
-            (_multiply, (gl.constexpr(1), od, blocks, total, rows, out, x_buf, w_mma, o_buf, full, empty, J, K, TILES,
-                         GATED, GROUP, BK, STAGES)),
-            (_copy, (xd, wd, blocks, total, rows, x_buf, w_buf, full, empty, J, K, TILES, GATED, GROUP, BK, STAGES)),
-        ],
-        [4, 1],
-        [240, 24],
-    )  # fmt: skip
+    if A:
+        gl.warp_specialize(
+            [
+                (_multiply, (gl.constexpr(0), od, blocks, total, rows, out, x_buf, w_mma, o_buf, full, empty, J, K,
+                             TILES, GATED, GROUP, BK, STAGES, True)),
+                (_multiply, (gl.constexpr(1), od, blocks, total, rows, out, x_buf, w_mma, o_buf, full, empty, J, K,
+                             TILES, GATED, GROUP, BK, STAGES, True)),
+                (_gather, (x, x_stride, order, wd, blocks, total, x_buf, w_buf, full, empty, J, K, A, TILES, BK,
+                           STAGES)),
+            ],
+            [4, 4],
+            [232, 40],
+        )  # fmt: skip
+    else:
+        gl.warp_specialize(
+            [
+                (_multiply, (gl.constexpr(0), od, blocks, total, rows, out, x_buf, w_mma, o_buf, full, empty, J, K,
+                             TILES, GATED, GROUP, BK, STAGES, False)),
+                (_multiply, (gl.constexpr(1), od, blocks, total, rows, out, x_buf, w_mma, o_buf, full, empty, J, K,
+                             TILES, GATED, GROUP, BK, STAGES, False)),
+                (_copy, (xd, wd, blocks, total, rows, x_buf, w_buf, full, empty, J, K, TILES, GATED, GROUP, BK,
+                         STAGES)),
+            ],
+            [4, 1],
+            [240, 24],
+        )  # fmt: skip
 
 
 _LAYOUT = gl.NVMMASharedLayout(128, 16, rank=2)
@@ -196,19 +256,30 @@ def try_out(device: str) -> None:
     product(rows, torch.zeros((1, 256, 128), dtype=torch.bfloat16, device=device), s, False)
 
 
-def product(rows: torch.Tensor, weight_XJK: torch.Tensor, s: Sorted, is_gated: bool) -> torch.Tensor:
-    """Rows [pairs, K] in sorted order times their experts' W^T: [pairs, J], or silu(gate) * up: [pairs, J / 2]."""
+def try_fetching(device: str) -> None:
+    """The same for rows in the order of tokens."""
+    blocks = torch.tensor([[0, 0, 2]], dtype=torch.int32, device=device)
+    rows = torch.zeros((2, 128), dtype=torch.bfloat16, device=device)
+    s = Sorted(blocks.flatten(), blocks, blocks, blocks, 1)
+    product(rows, torch.zeros((1, 256, 128), dtype=torch.bfloat16, device=device), s, True, 1)
+
+
+def product(x: torch.Tensor, weight_XJK: torch.Tensor, s: Sorted, is_gated: bool, top_k: int = 0) -> torch.Tensor:
+    """Rows [pairs, K] in sorted order times their experts' W^T: [pairs, J], or silu(gate) * up: [pairs, J / 2].
+
+    With `top_k`, which takes a gate, x are the rows of tokens that have so many pairs each, contiguous.
+    """
     num, outputs, inputs = weight_XJK.shape
     width = outputs // 2 if is_gated else outputs
-    out = torch.empty((rows.shape[0], width), dtype=rows.dtype, device=rows.device)
-    xd = TensorDescriptor.from_tensor(rows, [64, 64], _LAYOUT)
+    out = torch.empty((x.shape[0] * max(1, top_k), width), dtype=x.dtype, device=x.device)
+    xd = TensorDescriptor.from_tensor(x, [64, 64], _LAYOUT)
     wd = TensorDescriptor.from_tensor(weight_XJK.view(num * outputs, inputs), [128, 64], _LAYOUT)
     od = TensorDescriptor.from_tensor(out, [64, 128], _LAYOUT)
     tiles = -(-width // (128 if is_gated else 256))
     total = s.num_blocks * tiles
     _product[(min(total, the_chip().processors),)](
-        xd, wd, od, s.blocks, total, 0, out, outputs, inputs, tiles, is_gated, 0, 64, _stages(is_gated), IS_CHAINED,
-        num_warps=4, **CHAINED,
+        xd, wd, od, s.blocks, total, 0, out, x, x.stride(0), s.order, outputs, inputs, tiles, is_gated, 0, top_k, 64,
+        _stages(is_gated), IS_CHAINED, num_warps=4, **CHAINED,
     )  # fmt: skip
     return out
 
@@ -224,7 +295,7 @@ def dense(x: torch.Tensor, weight_JK: torch.Tensor, is_gated: bool, group: int) 
     tiles = -(-width // (128 if is_gated else 256))
     total = -(-x.shape[0] // 128) * tiles
     _product[(min(total, the_chip().processors),)](
-        xd, wd, od, x, total, x.shape[0], out, outputs, inputs, tiles, is_gated, group, 64, _stages(is_gated),
-        IS_CHAINED, num_warps=4, **CHAINED,
+        xd, wd, od, x, total, x.shape[0], out, x, 0, x, outputs, inputs, tiles, is_gated, group, 0, 64,
+        _stages(is_gated), IS_CHAINED, num_warps=4, **CHAINED,
     )  # fmt: skip
     return out

@@ -3,6 +3,7 @@
 Called by: moe; linear_mul, which gives all rows to one expert.
 """
 
+import functools
 from types import ModuleType
 
 import torch
@@ -14,6 +15,12 @@ from vllm.ops.triton.activation import activate_mul_triton
 from vllm.ops.triton.chain import CHAINED, follow
 from vllm.ops.triton.chip import for_hopper
 from vllm.ops.triton.moe_sort import Sorted, sort
+from vllm.util.log import get_logger
+
+log = get_logger(__name__)
+
+_FETCHED = 8192
+"""From so many tokens on up reads their rows through the order: fewer were not timed."""
 
 
 @triton.jit
@@ -30,6 +37,19 @@ def _spread(x, place, out, x_stride, E: tl.constexpr, A: tl.constexpr, BLOCK: tl
 def hopper_products() -> ModuleType | None:
     """The products for Hopper's warpgroups, where they can be had."""
     return for_hopper("moe_hopper", "experts run on the library's products, which are slower")
+
+
+@functools.cache
+def _fetches(device: str) -> bool:
+    """Whether these products can read rows in the order of tokens."""
+    hopper = hopper_products()
+    assert hopper is not None
+    try:
+        hopper.try_fetching(device)
+    except Exception as error:  # why: as above; a copy of the rows serves
+        log.warning("rows of experts are copied into order, which is slower: %s", error)
+        return False
+    return True
 
 
 def spread_rows(x: torch.Tensor, s: Sorted, top_k: int) -> torch.Tensor:
@@ -50,11 +70,14 @@ def by_hopper(
     down: torch.Tensor,
     s: Sorted | None = None,
 ) -> Apart:
-    """Rows are copied into sorted order; up makes silu(gate) * up in one pass. `s`: they are sorted already."""
+    """up reads rows through their order and makes silu(gate) * up in one pass. `s`: they are sorted already."""
     hopper = hopper_products()
     assert hopper is not None
     s = s or sort(chosen, up.shape[0], hopper.ROWS)
-    h = hopper.product(spread_rows(x, s, chosen.shape[1]), up, s, True)
+    if len(x) >= _FETCHED and _fetches(x.device.type):
+        h = hopper.product(x.contiguous(), up, s, True, chosen.shape[1])
+    else:
+        h = hopper.product(spread_rows(x, s, chosen.shape[1]), up, s, True)
     return Apart(hopper.product(h, down, s, False), weights, s.place)
 
 
