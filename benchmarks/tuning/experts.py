@@ -158,6 +158,7 @@ def whole(load: Load, z: Tiles | str) -> dict[str, float]:
         out["spread"] = in_graph(lambda i: moe_many.spread_rows(load.x, s, A), layers, 12)
         if z == "hopper":
             out["up"] = in_graph(lambda i: hopper.product(rows, load.ups[i], s, True), layers, 6)
+            out["up, fetching"] = in_graph(lambda i: hopper.product(load.x, load.ups[i], s, True, A), layers, 6)
             out["down"] = in_graph(lambda i: hopper.product(load.h, load.downs[i], s, False), layers, 6)
     elif not z.rows_alone:
         out["sort"] = in_graph(lambda i: sort(load.ids, X, z.bm), layers, 12)
