@@ -52,7 +52,8 @@ class Precompiler:
     def begin(cls, args: EngineArgs, driver: Path = _DRIVER) -> Precompiler | None:
         """Start the process; None where it has nothing to do: no such GPU, few cores, all compiled before."""
         ranks, cores = args.tensor_parallel_size * args.pipeline_parallel_size, num_cores()
-        if not driver.exists() or env.text("VLLM_PLATFORM") not in (None, "cuda") or ranks > 1 or cores < _LEAST_CORES:
+        is_wanted = env.text("VLLM_PRECOMPILE") != "0" and env.text("VLLM_PLATFORM") in (None, "cuda")
+        if not is_wanted or not driver.exists() or ranks > 1 or cores < _LEAST_CORES:
             return None
         try:
             mark = _mark(args, driver)

@@ -23,7 +23,8 @@ def driver(tmp_path, monkeypatch):
     (tmp_path / "driver" / "gpus" / "0").mkdir(parents=True)
     (tmp_path / "driver" / "gpus" / "0" / "information").write_text("Model: \t NVIDIA H200\nIRQ: 7\n")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.delenv("VLLM_PLATFORM", raising=False)
+    for name in ("VLLM_PLATFORM", "VLLM_PRECOMPILE"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(precompile, "num_cores", lambda: 8)
     monkeypatch.setattr(precompile.metadata, "version", lambda name: "1.2.3")
     return tmp_path / "driver"
@@ -46,9 +47,10 @@ def started(monkeypatch):
 def test_it_is_started_where_it_has_something_to_do(driver, started, monkeypatch, tmp_path):
     assert Precompiler.begin(ARGS, tmp_path / "no driver") is None
     assert Precompiler.begin(EngineArgs(model="x", tensor_parallel_size=2), driver) is None
-    monkeypatch.setenv("VLLM_PLATFORM", "cpu")
-    assert Precompiler.begin(ARGS, driver) is None
-    monkeypatch.delenv("VLLM_PLATFORM")
+    for name, value in (("VLLM_PLATFORM", "cpu"), ("VLLM_PRECOMPILE", "0")):
+        monkeypatch.setenv(name, value)
+        assert Precompiler.begin(ARGS, driver) is None
+        monkeypatch.delenv(name)
     monkeypatch.setattr(precompile, "num_cores", lambda: 2)
     assert Precompiler.begin(ARGS, driver) is None and not started
     monkeypatch.setattr(precompile, "num_cores", lambda: 8)
