@@ -9,8 +9,6 @@ if ls .whl/*.whl >/dev/null 2>&1; then
     "$python" -m pip install -q --no-index --no-deps --no-compile --upgrade --target .gpu-site .whl/*.whl || exit 1
 fi
 export PYTHONPATH="$PWD:$PWD/.gpu-site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
-# why: hundreds of small engines start, each of which would keep all cores busy with kernels that it never uses
-export VLLM_PRECOMPILE=0
 "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || {
     echo "make gpu needs a machine with an accelerator and a torch that sees it; $python has none" >&2
     exit 1

@@ -7,7 +7,6 @@ Rooms of the device tower are imported here only when a worker of this process n
 Called by: entrypoints.
 """
 
-import contextlib
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -29,7 +28,6 @@ from vllm.engine.folder import (
 )
 from vllm.engine.intake import Intake, Limits
 from vllm.errors import ModelLoadError, RefusedError, UnknownArchitectureError
-from vllm.executor.precompile import Precompiler
 from vllm.features.pooling.host import Recipe, only, recipe_of
 from vllm.features.structured_output.compiler import Compiler
 from vllm.features.structured_output.host import GrammarCompiled, StructuredOutput
@@ -83,24 +81,12 @@ class Assembled:
 
 def assemble(args: "EngineArgs", is_watched: bool = False) -> Assembled:
     """Everything for one model, ready to step. Raises ValueError (errors.py) before any weight is read where it can."""
-    with contextlib.ExitStack() as undone:
-        precompiler = Precompiler.begin(args)
-        if precompiler is not None:
-            undone.callback(precompiler.close)
-        assembled = _assemble(args, is_watched, precompiler)
-        undone.pop_all()
-    return assembled
-
-
-def _assemble(args: "EngineArgs", is_watched: bool, precompiler: Precompiler | None) -> Assembled:
     folder, described, plan = make_plan(args, is_watched=is_watched)
-    if precompiler is not None and not isinstance(described.decoder, Foreign):
-        precompiler.tell(described.config.raw(), plan.worker, plan.kv)
     recipe = recipe_of(args, folder)
     tokenizer = None if args.skip_tokenizer_init else load_tokenizer(args, folder)
     generation = generation_config(args, folder)
     words = {} if tokenizer is None else compiler_words(args, folder, described.decoder.vocab)
-    workers = Workers(plan, described, words, args.logits_processors, precompiler)
+    workers = Workers(plan, described, words, args.logits_processors)
     executor, resources = make_executor(workers)
     announce(plan)
     limits = Limits(described.decoder.vocab, plan.scheduler.max_model_len, args.max_logprobs)
@@ -230,14 +216,9 @@ class Workers:
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        described: Described,
-        words: Mapping[str, Any],
-        processors: Sequence[Any] = (),
-        precompiler: Precompiler | None = None,
+        self, plan: Plan, described: Described, words: Mapping[str, Any], processors: Sequence[Any] = ()
     ) -> None:
-        self.plan, self.described, self._words, self._precompiler = plan, described, words, precompiler
+        self.plan, self.described, self._words = plan, described, words
         self.is_foreign = isinstance(described.decoder, Foreign)
         self.is_local = plan.worker.tp_size * plan.worker.pp_size == 1
         self._compiler = Compiler(**words) if words and self.is_local else None
@@ -267,9 +248,7 @@ class Workers:
             from vllm.sampling.custom import Custom
 
             stages.append(Custom(self.processors, config_view(plan, described), plan.worker.device))
-        return LocalExecutor(
-            described.decoder, described.weights, plan.worker, plan.kv, load, stages, given, self._precompiler
-        )
+        return LocalExecutor(described.decoder, described.weights, plan.worker, plan.kv, load, stages, given)
 
     def resources(self) -> list[Resource]:
         """What requests wait for beside rows and blocks."""

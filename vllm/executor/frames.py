@@ -2,7 +2,7 @@
 
     | length of the rest, 4 bytes | kind, 1 byte | msgpack |
 
-Knows how plans and results look as bytes; does not know processes. Called by: processes, worker_main, precompile.
+Knows how plans and results look as bytes; does not know processes. Called by: processes, worker_main.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ class Kind(IntEnum):
     COLLECT = 6
     PREPARE = 7
     PREPARED = 8
-    REHEARSAL = 9
 
 
 @dataclass(slots=True)
@@ -51,19 +50,6 @@ class Start:
     kv: dict[str, Any]
     compiler_words: dict[str, Any] = field(default_factory=dict)
     """For structured output; empty without a tokenizer."""
-
-
-@dataclass(slots=True)
-class Rehearsal:
-    """What a process compiles kernels for. `chip`: major and minor capability, processors."""
-
-    config: dict[str, Any]
-    worker: WorkerPlan
-    kv: dict[str, Any]
-    chip: tuple[int, int, int]
-    mark: str
-    """The file to leave behind when all is compiled."""
-    processes: int
 
 
 def pack_kv(plan: KVPlan) -> dict[str, Any]:
@@ -87,7 +73,6 @@ _DECODERS = {
     Kind.FAILED: msgspec.msgpack.Decoder(str).decode,
     Kind.COLLECT: msgspec.msgpack.Decoder(None).decode,
     Kind.PREPARE: msgspec.msgpack.Decoder(None).decode,
-    Kind.REHEARSAL: msgspec.msgpack.Decoder(Rehearsal).decode,
     Kind.PREPARED: msgspec.msgpack.Decoder(tuple[int, float] | None).decode,
 }
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from vllm.executor.precompile import Precompiler
 from vllm.loading.loader import load_weights
 from vllm.parts.checkpoint import Weights
 from vllm.parts.decoder import Decoder
@@ -20,8 +19,6 @@ from vllm.sampling.lines import Head, Stage
 from vllm.worker.make import make_foreign_runner, make_runner
 from vllm.worker.rehearsal import rehearse
 from vllm.worker.runner import Runner
-
-_A_WHILE, _PATIENCE = 0.05, 10.0
 
 
 class LocalExecutor:
@@ -36,15 +33,11 @@ class LocalExecutor:
         load_plan: LoadPlan,
         extra_stages: Iterable[Stage | Head] = (),
         given: Mapping[str, Any] | None = None,
-        precompiler: Precompiler | None = None,
     ) -> None:
         """Load the weights and build the model. `given`: tensors in place of some of the checkpoint's.
 
-        `precompiler`: compiles kernels meanwhile.
-
         Raises ModelLoadError for a checkpoint that does not fit.
         """
-        self._precompiler = precompiler
         if isinstance(network, Foreign):
             self._start(make_foreign_runner(network, load_plan, worker_plan, kv_plan, extra_stages))
             return
@@ -59,9 +52,6 @@ class LocalExecutor:
         made._start(runner)
         return made
 
-    _precompiler: Precompiler | None = None
-    _stepped = False
-
     def _start(self, runner: Runner) -> None:
         self._runner: Runner | None = runner
 
@@ -73,10 +63,6 @@ class LocalExecutor:
 
     def submit(self, plan: StepPlan) -> None:
         """Give the plan to the device."""
-        if self._precompiler is not None and self._precompiler.is_first and not self._stepped:
-            # why: one kernel after the other would be compiled here at the same time, in place of all at once there
-            self._precompiler.wait(_PATIENCE)
-        self._stepped = True
         self.runner.submit(plan)
 
     def collect(self) -> StepResult:
@@ -85,14 +71,8 @@ class LocalExecutor:
 
     def prepare(self) -> tuple[int, float] | None:
         """See `protocol.executor`."""
-        if self._precompiler is not None and self._precompiler.is_busy:
-            # why: what is compiled there would be compiled here as well, while a request may come and wait for it
-            self._precompiler.wait(_A_WHILE)
-            return 0, 0.0
         return self.runner.prepare()
 
     def close(self) -> None:
         """Let go of the model and its cache."""
-        if self._precompiler is not None:
-            self._precompiler.close()
         self._runner = None

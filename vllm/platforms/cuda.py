@@ -42,12 +42,6 @@ def cuda_facts() -> DeviceFacts | None:
     )
 
 
-def first_chip() -> tuple[int, int, int]:
-    """Major and minor capability, and streaming multiprocessors, of the first device."""
-    found = torch.cuda.get_device_properties(0)
-    return found.major, found.minor, found.multi_processor_count
-
-
 def _others() -> tuple[str, ...]:
     """Other processes on the first device, as nvidia-smi names them."""
     ask = ["nvidia-smi", "--id=0", "--query-compute-apps=pid,name,used_memory", "--format=csv,noheader,nounits"]

@@ -16,7 +16,6 @@ DECLARED = {
     "VLLM_CPU_KVCACHE_SPACE": "GiB of KV cache on the CPU; default from need and free memory",
     "VLLM_LOGGING_LEVEL": "DEBUG, INFO (default), WARNING or ERROR",
     "VLLM_PLATFORM": "cpu, cuda or rocm; default is the first one present",
-    "VLLM_PRECOMPILE": "0 = the first start on a GPU compiles kernels when they are needed, not in own processes",
     "VLLM_SERVER_DEV_MODE": "1 = the server has /sleep, /pause, /collective_rpc and their like",
     "VLLM_USE_MODELSCOPE": "1 = model ids are fetched from ModelScope",
 }

@@ -25,34 +25,24 @@ log = get_logger(__name__)
 Network = Decoder | Foreign
 
 
-def kernels_for(
-    network: Network, plan: WorkerPlan, kv_plan: KVPlan, capability: tuple[int, int] | None = None
-) -> Kernels:
-    """A kernel for every op on the plan's device. Raises ValueError for names that do not exist there.
-
-    `capability` of a device that is not here.
-    """
+def kernels_for(network: Network, plan: WorkerPlan, kv_plan: KVPlan) -> Kernels:
+    """A kernel for every op on the plan's device. Raises ValueError for names that do not exist there."""
     if isinstance(network, Decoder):
         sizes = {b.mixer.heads.dim for b in network.blocks}
     else:
         sizes = {d for a in network.calls for d in (a.dim, a.v_dim)}
     is_small = dtype_of(kv_plan.dtype).itemsize == 1
-    return choose_kernels(plan, sizes | {g.block_size for g in kv_plan.groups}, is_small, capability)
+    return choose_kernels(plan, sizes | {g.block_size for g in kv_plan.groups}, is_small)
 
 
-def choose_kernels(
-    plan: WorkerPlan,
-    sizes: Iterable[int] = (),
-    small_cache: bool = False,
-    capability: tuple[int, int] | None = None,
-) -> Kernels:
+def choose_kernels(plan: WorkerPlan, sizes: Iterable[int] = (), small_cache: bool = False) -> Kernels:
     """As `kernels_for`; `sizes` are those of the network that kernels cut into vectors: heads and cache blocks.
 
     `small_cache`: it keeps 8 bits a value.
     """
     device = torch.device(plan.device)
     platform = platform_of(device)
-    capability = capability or platform.capability(device.index or 0)
+    capability = platform.capability(device.index or 0)
     target = Target(device.type, dtype_of(plan.dtype), plan.deterministic, plan.quantization, capability)
     wanted = dict(plan.kernels)
     if device.type == "cpu" and small_cache and not wanted:

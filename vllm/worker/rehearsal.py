@@ -57,17 +57,16 @@ def _run(
     try:
         with torch.inference_mode():
             # why: between acts the first decode step may be recorded, which has to wait for all of one
-            for act in _acts(*one_of_each(decoder, kv_plan), replace(worker_plan, max_model_len=_MANY), ops):
+            for act in _acts(*_one_of_each(decoder, kv_plan), replace(worker_plan, max_model_len=_MANY), ops):
                 with silently():
                     act()
     except Exception as error:  # why: the real step says it better, if it fails at all
         log.debug("kernels are not compiled ahead: %s", error)
 
 
-def one_of_each(decoder: Decoder, kv_plan: KVPlan, last: bool = False) -> tuple[Decoder, KVPlan]:
-    """The network and the cache of one layer of each sort; `last`: and of the last, which may be run in its own way."""
-    ends = len(decoder.blocks) - 1 if last else -1
-    kept = [i for i, block in enumerate(decoder.blocks) if i == ends or block not in decoder.blocks[:i]]
+def _one_of_each(decoder: Decoder, kv_plan: KVPlan) -> tuple[Decoder, KVPlan]:
+    """The network and the cache of one layer of each sort."""
+    kept = [i for i, block in enumerate(decoder.blocks) if block not in decoder.blocks[:i]]
     groups = [
         KVGroup(g.kind, tuple(n for n, i in enumerate(kept) if i in g.layers), g.block_size) for g in kv_plan.groups
     ]

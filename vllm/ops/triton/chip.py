@@ -1,7 +1,4 @@
-"""The chip that kernels are made for: asked of torch once, or told to a process that only compiles.
-
-Called by: kernels of this folder; `pretend` by worker/precompile.
-"""
+"""The chip that kernels are made for, asked of torch once, and kernels that only Hopper has. Called by: kernels."""
 
 import functools
 import importlib
@@ -29,21 +26,9 @@ class Chip:
         return self.is_nvidia and self.capability[0] == 9
 
 
-_told: Chip | None = None
-
-
-def pretend(chip: Chip) -> None:
-    """From now on kernels are made for `chip`, and nothing can run in this process."""
-    global _told
-    _told = chip
-    the_chip.cache_clear()
-
-
 @functools.cache
 def the_chip() -> Chip:
     """The first device that torch sees."""
-    if _told is not None:
-        return _told
     if not torch.cuda.is_available() or torch.version.hip is not None:
         return Chip(False, (0, 0), 1)
     found = torch.cuda.get_device_properties(0)
@@ -60,7 +45,7 @@ def for_hopper(name: str, otherwise: str) -> ModuleType | None:
         return None
     try:
         module = importlib.import_module(f"vllm.ops.triton.{name}")
-        module.try_out("cuda" if _told is None else "meta")
+        module.try_out()
     except Exception as error:  # why: Gluon is experimental, and something else serves without it
         log.warning("%s: %s", otherwise, error)
         return None

@@ -247,13 +247,13 @@ def can_dense(x: torch.Tensor, weight_JK: torch.Tensor) -> bool:
     return is_half and weight_JK.shape[1] % 64 == 0 and weight_JK.shape[0] % 256 == 0 and x.stride(0) % 8 == 0
 
 
-def try_out(device: str) -> None:
+def try_out() -> None:
     """Run the smallest calls. Raises whatever this Triton says of them."""
-    blocks = torch.tensor([[0, 0, 2]], dtype=torch.int32, device=device)
-    rows = torch.zeros((2, 128), dtype=torch.bfloat16, device=device)
+    blocks = torch.tensor([[0, 0, 2]], dtype=torch.int32, device="cuda")
+    rows = torch.zeros((2, 128), dtype=torch.bfloat16, device="cuda")
     s = Sorted(blocks, blocks, blocks, blocks, 1)
-    product(rows, torch.zeros((1, 256, 128), dtype=torch.bfloat16, device=device), s, True)
-    product(rows, torch.zeros((1, 256, 128), dtype=torch.bfloat16, device=device), s, False)
+    product(rows, torch.zeros((1, 256, 128), dtype=torch.bfloat16, device="cuda"), s, True)
+    product(rows, torch.zeros((1, 256, 128), dtype=torch.bfloat16, device="cuda"), s, False)
 
 
 def try_fetching(device: str) -> None:

@@ -311,13 +311,13 @@ def can(q: torch.Tensor, flat: torch.Tensor, shape: AttentionShape) -> bool:
     )
 
 
-def try_out(device: str) -> None:
+def try_out() -> None:
     """Run the smallest call. Raises whatever this Triton says of it."""
     shape = AttentionShape(1, 1, 64, 64, 1.0)
-    flat = torch.zeros((2, 2 * 16 * 64), dtype=torch.bfloat16, device=device)
-    ones = torch.ones(1, dtype=torch.int32, device=device)
-    q = torch.zeros((2, 1, 64), dtype=torch.bfloat16, device=device)
-    start = torch.tensor([0, 2], dtype=torch.int32, device=device)
+    flat = torch.zeros((2, 2 * 16 * 64), dtype=torch.bfloat16, device="cuda")
+    ones = torch.ones(1, dtype=torch.int32, device="cuda")
+    q = torch.zeros((2, 1, 64), dtype=torch.bfloat16, device="cuda")
+    start = torch.tensor([0, 2], dtype=torch.int32, device="cuda")
     batch = Batch(ones, ones, start, 2 * ones, [], 2, 1, 2, 2, [2], [2])
     prefill_hopper(q, PrefillCall(flat, ones[None], 2 * ones, 16, shape, None), batch, 0, torch.empty_like(q))
 
