@@ -51,17 +51,19 @@ def run(host: Host) -> dict[int, list[torch.Tensor]]:
     taken: dict[int, list[torch.Tensor]] = {row: [] for row in range(len(PROMPTS))}
     model = host.executor.runner.model
     plain = model.logits
-    ending: list[int] = []
+    lines: list[torch.Tensor] = []
 
     def spy(hidden: torch.Tensor, wide: bool = True) -> torch.Tensor:
         out = plain(hidden, wide)
-        for row, line in zip(ending, out.clone(), strict=True):
-            taken[row].append(line)
+        lines.extend(out.clone())
         return out
 
     def step(*asks: tuple[int, int]) -> None:
-        ending[:] = [row for row, n in asks if host.seqs[row][2] + n == len(host.tokens(row))]
-        host.step(*asks)
+        lines.clear()
+        result = host.step(*asks)
+        # why: a runner gives its device the longest sequences first, and says whose lines these are
+        for seq, line in zip(result.seq_ids, lines, strict=True):
+            taken[seq - 100].append(line)
 
     model.logits = spy
     for row, prompt in enumerate(PROMPTS):

@@ -5,6 +5,7 @@ Called by: assembly, for one device.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from vllm.loading.loader import load_weights
 from vllm.parts.checkpoint import Weights
 from vllm.parts.decoder import Decoder
 from vllm.parts.foreign import Foreign
+from vllm.platforms.base import platform_of
 from vllm.protocol.kv import KVPlan
 from vllm.protocol.plan import LoadPlan, WorkerPlan
 from vllm.protocol.step import StepPlan, StepResult
@@ -74,5 +76,9 @@ class LocalExecutor:
         return self.runner.prepare()
 
     def close(self) -> None:
-        """Let go of the model and its cache."""
-        self._runner = None
+        """Let go of the model and its cache, and of their memory."""
+        if self._runner is not None:
+            device, self._runner = self._runner.device, None
+            # why: graphs and what they read name each other; until both are gone the device has nothing back
+            gc.collect()
+            platform_of(device).release(device.index or 0)

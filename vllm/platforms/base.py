@@ -57,6 +57,10 @@ class Platform(Protocol):
         """Take so many bytes for steps and for graphs, so that none are asked for later; keep the result."""
         ...
 
+    def release(self, index: int) -> None:
+        """Let the device have back what nothing here uses any more."""
+        ...
+
     def synchronize(self, index: int) -> None:
         """Wait for everything given to the device."""
         ...

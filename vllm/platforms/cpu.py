@@ -34,6 +34,9 @@ class CpuPlatform:
     def hold(self, step: int, graph: int, index: int) -> object:
         return None
 
+    def release(self, index: int) -> None:
+        return None
+
     def synchronize(self, index: int) -> None:
         return None
 

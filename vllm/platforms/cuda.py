@@ -104,6 +104,10 @@ class CudaPlatform:
             log.warning("memory of steps is taken as they come, and may then be missing: %s", error)
         return None
 
+    def release(self, index: int) -> None:
+        with torch.cuda.device(index):
+            torch.cuda.empty_cache()
+
     def synchronize(self, index: int) -> None:
         torch.cuda.synchronize(index)
 

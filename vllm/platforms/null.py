@@ -29,6 +29,9 @@ class NullPlatform:
     def hold(self, step: int, graph: int, index: int) -> object:
         return None
 
+    def release(self, index: int) -> None:
+        return None
+
     def synchronize(self, index: int) -> None:
         return None
 

@@ -66,6 +66,11 @@ class Runner:
         # why: a device's kernels are made for numbers of rows, and for many rows they are all the same
         self._together = 1 if self._device.type == "cpu" else 256
 
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self._device
+
     def submit(self, plan: StepPlan) -> None:
         """Carry out one plan; `collect` gives its result."""
         self._results.append(self.step(plan))
