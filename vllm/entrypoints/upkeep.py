@@ -10,7 +10,6 @@ again, and nothing of the old state can be left. Does not know: steps, devices. 
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -124,15 +123,6 @@ class Upkeep:
     def _let_go(self) -> None:
         self._parts.engine.vacate()
         self._parts.engine.release()
-        gc.collect()
-        if self._parts.plan.worker.device == "cpu":
-            from vllm.platforms.pages import give_back
-
-            give_back()
-        else:
-            import torch
-
-            torch.accelerator.memory.empty_cache()
 
     def _check_local(self, what: str) -> None:
         if not self._parts.workers.is_local:

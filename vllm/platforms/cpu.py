@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from vllm.platforms.base import Here
+from vllm.platforms.pages import give_back
 
 NAMES = ("cpu",)
 
@@ -35,7 +36,7 @@ class CpuPlatform:
         return None
 
     def release(self, index: int) -> None:
-        return None
+        give_back()
 
     def synchronize(self, index: int) -> None:
         return None
