@@ -49,6 +49,12 @@ def candidates(outputs: int, inputs: int, kind: str, rows: int, small: bool) -> 
                 if 32 <= each <= 256:
                     found.append(Tile(bn, inputs, 1, 1, warps, "lone"))
         return found
+    if small and rows > 64:
+        # why: one program fits on a processor, and those of a tile wait for each other
+        for bn, stages in ((64, 7), (128, 5)):
+            splits = (1,) if kind == "act" else (1, 2, 4)
+            found += [Tile(bn, 128, s, stages, 4, "wide") for s in splits if 90 <= wide // bn * s <= 132]
+        return found
     sides = [(64, 128, "hopper"), (64, 64, "hopper"), (128, 64, "hopper"), (128, 128, "hopper")]
     if small:
         sides = [(64, 128, "hopper"), (128, 128, "hopper"), (64, 256, "hopper")][: 3 if rows <= 32 else 2]

@@ -3,6 +3,8 @@
 On a GPU in two dtypes, elsewhere float32 in the interpreter.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -117,6 +119,7 @@ def test_who_does_what():
     large = [(6144, 4096, False), (4096, 4096, False), (28672, 4096, True), (4096, 14336, False)]
     small = [(4096, 1024, False), (1024, 2048, False), (6144, 1024, True), (1024, 3072, False)]
     assert most_rows([(*m, False) for m in large]) == 64 and most_rows([(*m, False) for m in small]) == 32
+    assert most_rows([(*m, True) for m in large]) == 128
     assert most_rows([(99, 64, False, False)]) == most_rows([(99, 64, False, True)]) == 32
 
 
@@ -160,20 +163,34 @@ def test_e4m3_weights(way, case):
 def test_tokens_in_e4m3(tile, group, case):
     """Both sides in 8 bits: who makes tokens for a map makes them so, whatever columns share a scale."""
     torch.manual_seed(0)
-    (bn, bk, splits, warps), (rows, inputs, outputs) = (*tile, 4)[:4], case
+    (bn, bk, splits, warps), rows = (*tile, 4)[:4], case[0]
     if warps > 4 and rows < 20:
         pytest.skip("few tokens are not shared between groups of warps")
     if DEVICE == "cpu" and (rows != 5 or bk > 128 or warps > 4 or (bn > 64) != (group > 64)):
         pytest.skip("as the others where nothing runs by groups of warps")
-    cut, dtype = Tile(bn, bk, splits, 3, warps, "hopper" if bn > 32 else "plain"), DTYPES[0]
+    agrees(Tile(bn, bk, splits, 3, warps, "hopper" if bn > 32 else "plain"), group, *case)
+
+
+@pytest.mark.skipif(not HAS_COPY_ENGINE, reason="where there is no copy engine its twin runs, which is tried above")
+@pytest.mark.parametrize("case", [(128, 65, 512, 256), (64, 100, 1024, 512), (128, 128, 1536, 256)], ids=str)
+@pytest.mark.parametrize("tile", [(64, 1, 3), (64, 2, 5), (128, 1, 4), (128, 4, 2)], ids=str)
+def test_many_tokens_in_e4m3(tile, case):
+    torch.manual_seed(0)
+    agrees(Tile(tile[0], 128, *tile[1:], 4, "wide"), *case)
+
+
+def agrees(cut: Tile, group: int, rows: int, inputs: int, outputs: int) -> None:
+    """The maps around a norm, both sides in e4m3, against their references."""
+    bn, dtype = cut.bn, DTYPES[0]
     packed = Fp8Weight(*quantize_weight(random(outputs, inputs, dtype=dtype) / 8), Intake())
     wide = (random(rows, inputs, dtype=dtype) * torch.rand(inputs, device=DEVICE)).to(dtype)
     x, b = quantize(wide, Intake(group=group)), random(outputs, dtype=dtype)
     f = Folded(wide, x, torch.stack([wide.float().square().sum(-1) / 3] * 3))
     options = {"rates": packed.scale, "tile": cut, "folded": f, "eps": 1e-5}
     close(few(x, packed.data_OE, bias=b, **options), folded_linear(f, 1e-5, packed, b), 1e-2)
+    gated = {**options, "tile": replace(cut, splits=1) if cut.way == "wide" else cut}
     for _ in range(2):  # a call leaves its tickets as it found them
-        got, want = few(x, packed.data_OE, act=True, **options), folded_linear_mul(f, 1e-5, packed)
+        got, want = few(x, packed.data_OE, act=True, **gated), folded_linear_mul(f, 1e-5, packed)
         assert got.scale.shape == (rows, outputs // 2 // bn) and got.dtype == dtype
         close(restore(got), restore(want), 0.07)
     stream, after = random(rows, outputs, dtype=dtype), torch.rand(outputs, device=DEVICE) + 0.5

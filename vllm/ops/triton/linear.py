@@ -5,8 +5,8 @@
 
 Weights are the first operand, so that the wide tensor-core products of Hopper take them from shared memory as they are
 and a row costs a column. Shares are added in a fixed order, so a result does not depend on who came last. The same
-kernel with Hopper's copy engine: `linear_hopper.py`. One row or two of a small weight: a program holds all it needs of
-the weight before its turn (`_lone`). Tiles: `tiles.py`.
+kernel with Hopper's copy engine: `linear_hopper.py`; for 65 to 128 tokens in e4m3: `linear_wide_e4m3.py`. One row or
+two of a small weight: a program holds all it needs of the weight before its turn (`_lone`). Tiles: `tiles.py`.
 """
 
 import torch
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
-from vllm.ops.fold import Folded, fold, folded_linear, folded_linear_mul, linear_fold
+from vllm.ops.fold import Folded, Map, fold, folded_linear, folded_linear_mul, linear_fold
 from vllm.ops.linear import linear
 from vllm.ops.linear_fp8 import Fp8Weight
 from vllm.ops.quantize import Quantized
@@ -22,6 +22,7 @@ from vllm.ops.table import Target
 from vllm.ops.triton.chain import CHAINED, behind, follow, lead, tickets
 from vllm.ops.triton.linear_hopper import HAS_COPY_ENGINE, run_hopper
 from vllm.ops.triton.linear_hopper_e4m3 import run_hopper_e4m3
+from vllm.ops.triton.linear_wide_e4m3 import can_wide, run_wide_e4m3, serves_wide
 from vllm.ops.triton.round import in_e4m3
 from vllm.ops.triton.small import GROUP, empty_small, group_of, height_of, in_columns
 from vllm.ops.triton.tiles import Tile, most_rows, tile_of
@@ -251,10 +252,12 @@ def few(
         parts = torch.empty((tile.splits, max(16, height), outputs), dtype=torch.float32, device=device)
         waiting = tickets(device, grid[0])
     memory = *memory, parts, waiting
-    even = wide % tile.bn == 0 and inputs % (tile.bk * tile.splits) == 0 and tile.way == "hopper" and HAS_COPY_ENGINE
+    even = wide % tile.bn == 0 and inputs % (tile.bk * tile.splits) == 0 and tile.way != "plain" and HAS_COPY_ENGINE
     if isinstance(x, Quantized):
         x = in_columns(x)
-        if even and tile.bk % group_of(x) == 0:
+        if even and can_wide(grid, x, tile, height):
+            run_wide_e4m3(grid, x, weight, memory, small, eps, tile, folds)
+        elif even and tile.bk % group_of(x) == 0:
             run_hopper_e4m3(grid, x, weight, memory, small, eps, height, tile, folds)
         else:
             _run_twin(grid, x, weight, memory, small, eps, height, tile, folds)
@@ -299,7 +302,13 @@ def _parts(packed: object) -> tuple[torch.Tensor, torch.Tensor | None]:
     return packed, None
 
 
-@fold.kernel("triton", when=_may_fold, most=most_rows)
+def _most(maps: list[Map]) -> int:
+    """`most_rows`, where the kernel that it counts on beyond 64 serves."""
+    rows = most_rows(maps)
+    return rows if rows <= 64 or serves_wide() else 64
+
+
+@fold.kernel("triton", when=_may_fold, most=_most)
 def fold_triton(
     hidden_TE: torch.Tensor, weight_E: torch.Tensor, small: bool = False, ids_T: torch.Tensor | None = None
 ) -> Folded:

@@ -28,7 +28,8 @@ class Tile:
     stages: int
     warps: int = 4
     way: str = "plain"
-    """`hopper`: the kernel with the copy engine, where there is one; `lone`: without products of tiles."""
+    """`hopper`: the kernel with the copy engine, where there is one; `wide`: its own for 65 to 128 tokens in e4m3, in
+    tiles of 64 or 128 times 128; `lone`: without products of tiles."""
 
 
 def tile_of(

@@ -1,6 +1,6 @@
 """Written by `python -m benchmarks.tuning.linear` on an H200; those of 8B in e4m3 then chosen in whole layers by
-`python -m benchmarks.tuning.layers`, with their times alone, and the ring of gate_up of 8B at 32 rows (0.7 us a layer).
-Of a weight and so many rows:
+`python -m benchmarks.tuning.layers`, with their times alone (o and down of 128 rows: before all shares of a tile
+finished it), and the ring of gate_up of 8B at 32 rows (0.7 us a layer). Of a weight and so many rows:
 
 (outputs, inputs, gated, rows) -> (bn, bk, splits, stages, warps, way, microseconds, those of what serves else)
 """
@@ -58,17 +58,17 @@ TILES_E4M3: Times = {
     (4096, 4096, False, 8): (64, 256, 4, 3, 4, "hopper", 6.4, 6.8),
     (4096, 4096, False, 32): (64, 256, 4, 4, 4, "hopper", 8.0, 7.6),
     (4096, 4096, False, 64): (128, 128, 4, 4, 8, "hopper", 9.9, 8.5),
-    (4096, 4096, False, 128): (64, 128, 2, 4, 8, "hopper", 13.6, 11.5),
+    (4096, 4096, False, 128): (128, 128, 4, 5, 4, "wide", 20.1, 11.5),
     (4096, 14336, False, 8): (128, 128, 4, 12, 4, "hopper", 16.0, 16.8),
     (4096, 14336, False, 32): (128, 128, 4, 10, 8, "hopper", 18.8, 17.6),
     (4096, 14336, False, 64): (128, 128, 4, 6, 8, "hopper", 21.8, 18.8),
-    (4096, 14336, False, 128): (64, 128, 2, 4, 8, "hopper", 33.9, 24.9),
+    (4096, 14336, False, 128): (64, 128, 2, 7, 4, "wide", 24.6, 24.9),
     (6144, 4096, False, 8): (64, 256, 2, 5, 4, "hopper", 7.9, 9.0),
     (6144, 4096, False, 32): (64, 256, 2, 4, 4, "hopper", 9.0, 9.4),
     (6144, 4096, False, 64): (128, 128, 2, 8, 4, "hopper", 11.6, 10.0),
-    (6144, 4096, False, 128): (64, 128, 1, 4, 4, "hopper", 14.5, 13.4),
+    (6144, 4096, False, 128): (64, 128, 1, 7, 4, "wide", 11.6, 13.4),
     (28672, 4096, True, 8): (64, 256, 1, 3, 4, "hopper", 28.6, 31.7),
     (28672, 4096, True, 32): (128, 128, 1, 5, 8, "hopper", 31.0, 33.3),
     (28672, 4096, True, 64): (128, 128, 1, 5, 8, "hopper", 33.1, 33.7),
-    (28672, 4096, True, 128): (64, 128, 1, 3, 8, "hopper", 54.6, 35.2),
+    (28672, 4096, True, 128): (128, 128, 1, 4, 4, "wide", 37.1, 35.2),
 }
