@@ -31,6 +31,7 @@ from vllm.errors import ModelLoadError, RefusedError, UnknownArchitectureError
 from vllm.features.pooling.host import Recipe, only, recipe_of
 from vllm.features.structured_output.compiler import Compiler
 from vllm.features.structured_output.host import GrammarCompiled, StructuredOutput
+from vllm.loading import readahead
 from vllm.parts.checkpoint import Weights
 from vllm.parts.foreign import Foreign
 from vllm.parts.hf import HFConfig
@@ -117,6 +118,8 @@ def make_plan(
     `is_watched`: tokens are read as they come. `device`: another than this machine's.
     """
     folder = find_folder(args, weights)
+    if weights:  # why: torch takes seconds to import, in which a disk can be read
+        readahead.start(folder, args.load_format, cpu_facts().free_bytes // 2)
     config = override(read_config(folder), args.hf_overrides)
     if recipe_of(args, folder) is not None:
         config = without_head(config)

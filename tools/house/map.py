@@ -35,7 +35,7 @@ def draw() -> str:
     edges = cycles.graph(modules())
     counts = Counter((room(source), room(target)) for source, targets in edges.items() for target in targets)
     rooms: dict[str, list[str]] = {}
-    for (source, target), count in sorted(counts.items(), key=lambda item: (item[0][0], -item[1])):
+    for (source, target), count in sorted(counts.items(), key=lambda item: (item[0][0], -item[1], item[0][1])):
         if source != target and not {source, target} & GROUND:
             rooms.setdefault(source, []).append(f"{target} {count}")
     lines = [f"| {source} | {', '.join(targets)} |" for source, targets in sorted(rooms.items())]

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from vllm.entrypoints.bench.recorded import recorded_start
+from vllm.entrypoints.bench.startup import table
 from vllm.entrypoints.cli.main import main
 
 TINY = ["--load-format", "dummy", "--max-model-len", "256"]
@@ -67,8 +69,9 @@ def test_bad_flags_are_named(capsys, words, named):
 
 
 def test_startup_names_every_second(tmp_path, capsys):
-    file = tmp_path / "startup.json"
-    assert main(["bench", "startup", *TINY, "--num-iters-warm", "0", "--output-json", str(file)]) == 0
+    file, ledger = tmp_path / "startup.json", tmp_path / "ledger.jsonl"
+    files = ["--output-json", str(file), "--ledger", str(ledger)]
+    assert main(["bench", "startup", *TINY, "--num-iters-warm", "0", *files]) == 0
     got = json.loads(file.read_text())
     stages = got["stages"]["cold"]
     assert list(stages) == ["python", "import", "config", "planning", "torch", "weights", "kernels", "other", "first"]
@@ -76,7 +79,18 @@ def test_startup_names_every_second(tmp_path, capsys):
     assert got["avg_cold_startup_time"] == pytest.approx(sum(stages.values()))
     assert got["avg_warm_startup_time"] is None and got["warm_startup_times"] == []
     printed = capsys.readouterr().out
-    assert "import torch and kernels" in printed and "ready" in printed
+    assert "import torch and kernels" in printed and "ready" in printed and "vLLM" not in printed
+    row = json.loads(ledger.read_text())
+    assert (row["benchmark"], row["model"], row["case"], row["kernels"]) == ("engine", "builtin", "start", "cold")
+    assert 0 < row["import_s"] < row["ready_s"] < row["first_s"] and row["machine"] and row["commit"]
+
+
+def test_a_start_beside_the_one_that_was_recorded():
+    theirs = recorded_start("Llama-3.1-8B", "NVIDIA H200")
+    shown = table({"cold": {"python": 0.4, "torch": 5.34, "first": 7.0}, "warm": {"torch": 3.71, "first": 1.0}}, theirs)
+    rows = {line[:26].strip(): line[28:].split() for line in shown.splitlines()}
+    assert rows["vLLM 0.25.1, measured"] == ["57.400", "37.100"] and rows["times as fast"] == ["10.00", "10.00"]
+    assert recorded_start("Llama-3.1-8B", "NVIDIA A100") == {} and recorded_start("builtin", "NVIDIA H200") == {}
 
 
 def test_startup_passes_on_why_an_engine_does_not_start(capsys):

@@ -24,6 +24,7 @@ from vllm.protocol.request import Request, TokenSpan
 from vllm.protocol.step import RowOpen, StepPlan
 from vllm.sampling_params import SamplingParams
 from vllm.worker.ahead import AheadRunner
+from vllm.worker.graphs import End
 from vllm.worker.make import make_runner
 from vllm.worker.runner import Runner
 
@@ -138,6 +139,8 @@ def test_tokens_are_those_of_a_runner_that_waits(name, plain, seed):
         engine = make_engine(name, 9 + record, dice.choice((8, 24, 64)), 6, True, record)
         assert run(engine, requests) == want
         assert engine.scheduler.num_preempted > 0 and (engine.kv.num_hit > 0 or name != "plain")
+        ends = {end for _, end in engine._executor.runner._decodes._graphs}
+        assert ends == (set() if not record else {End.PICK} if plain else set(End)), "steps of every kind were recorded"
 
 
 @pytest.mark.parametrize("name", ["plain", "odd"])
@@ -153,6 +156,7 @@ def test_the_host_chooses_for_those_alone_that_need_it(name):
     want = run(make_engine(name, 400, 512, 16, ahead=False), requests, said=theirs)
     engine = make_engine(name, 30, 64, 6, True, deterministic=True)
     assert run(engine, requests, said=ours) == want
+    assert any(end is End.LOGITS for _, end in engine._executor.runner._decodes._graphs), "the choice was left out"
     assert ours == theirs and len({len(one) for lines in ours.values() for one in lines}) > 1
 
 
@@ -212,6 +216,38 @@ def test_a_plan_may_be_given_before_the_tokens_of_the_last_are_seen():
     waits = Runner(made.model, made.slabs, made.sampler._ops, worker, kv_plan)
     again = replace(o, epoch=2)
     assert ahead == [waits.step(replace(p, opens=[again] if p.opens else [])).tokens[0][0] for p in plans]
+
+
+def test_a_run_of_decodes_sends_nothing_but_new_blocks(monkeypatch):
+    """The device counts for itself: a decode step is one recorded step, and a copy where a block table grows."""
+    engine = make_engine("plain", 400, 512, 16, ahead=True)
+    runner, sent, steps = engine._executor.runner, [], []
+    platform = type(runner._platform)
+    send, submit = platform.send, runner.submit
+    monkeypatch.setattr(platform, "send", lambda self, x, index: sent.append(x.numel()) or send(self, x, index))
+
+    def noting(plan: StepPlan) -> None:
+        sent.clear()
+        submit(plan)
+        steps.append((plan, list(sent)))
+
+    monkeypatch.setattr(runner, "submit", noting)
+    dice = random.Random(6)
+    for i, length in enumerate((5, 11, 18)):
+        params = SamplingParams(temperature=1.0, max_tokens=40, min_tokens=40, ignore_eos=True)
+        prompt = tuple(dice.randrange(97) for _ in range(length))
+        engine.add(Request(f"r{i}", (TokenSpan(prompt),), params, (i,), length + 40, frozenset({3})))
+    while engine.has_work:
+        engine.step()
+    changed = [plan.step_id for plan, _ in steps if plan.opens or plan.closes or max(plan.num_query, default=2) > 1]
+    quiet = [(plan, copies) for plan, copies in steps if plan.step_id not in (*changed, changed[0] + 1)]
+    grown = [(plan, copies) for plan, copies in quiet if plan.new_blocks]
+    assert len(quiet) > 30 and 0 < len(grown) < 10
+    for plan, copies in quiet:
+        # why 2: places and values
+        wanted = [2 * sum(len(ids) for _, _, ids in plan.new_blocks)] if plan.new_blocks else []
+        assert copies == wanted, f"step {plan.step_id} sent {copies} words"
+    assert {end for _, end in runner._decodes._graphs} == {End.PICK}, "all of it is one recorded step"
 
 
 def test_the_platform_decides():

@@ -11,7 +11,7 @@
     other    tokenizer, engine and whatever is not named
     first    the first token of a short prompt
 
-ARGS is JSON of EngineArgs' keywords; the last line that is printed is JSON of stage -> seconds.
+ARGS is JSON of EngineArgs' keywords; the last line that is printed is JSON: [stage -> seconds, what was started where].
 Called by: startup.
 """
 
@@ -41,8 +41,8 @@ class _Stages:
         return timed
 
 
-def measure(spawned: float, keywords: dict) -> dict[str, float]:
-    """Start an engine, generate one token, and say where the time went."""
+def measure(spawned: float, keywords: dict) -> tuple[dict[str, float], dict[str, str]]:
+    """Start an engine, generate one token, and say where the time went; what was started where."""
     stages = _Stages()
     stages.seconds["python"] = max(0.0, _BEGAN - spawned)
 
@@ -74,8 +74,13 @@ def measure(spawned: float, keywords: dict) -> dict[str, float]:
     prompt = {"prompt_token_ids": [2, 3, 4, 5]}
     params = params_class(max_tokens=1, temperature=0.0, detokenize=False)
     stages.timed("first", llm.generate)([prompt], params, use_tqdm=False)
+    plan = llm.llm_engine.assembled.plan
     llm.close()
-    return stages.seconds
+    from vllm.assembly import device_facts
+    from vllm.entrypoints.bench.recorded import yardstick
+
+    name = yardstick(plan.architecture, plan.num_parameters, plan.worker.quantization)
+    return stages.seconds, {"model": name or keywords.get("model") or "builtin", "device": device_facts().name}
 
 
 def _watch(assembly, stages) -> None:

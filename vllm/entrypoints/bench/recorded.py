@@ -25,6 +25,9 @@ VLLM: dict[str, dict[str, float]] = {
     "Qwen3-30B-A3B": {"b1": 4.179, "b32": 16.696, "b128": 21.415, "prefill": 71_386},
 }
 
+STARTS = {"Llama-3.1-8B": {"cold": 57.4, "warm": 37.1}}
+"""Seconds from a process's start to an engine that is ready, the first time and later."""
+
 
 def yardstick(architecture: str, num_parameters: int, quantization: str) -> str | None:
     """The yardstick's name for a network, None where it has none."""
@@ -35,3 +38,8 @@ def yardstick(architecture: str, num_parameters: int, quantization: str) -> str 
 def recorded(name: str | None, device: str, case: str) -> float | None:
     """The figure, None where there is none for this model, device and case."""
     return VLLM.get(name or "", {}).get(case) if GPU in device.upper() else None
+
+
+def recorded_start(name: str, device: str) -> dict[str, float]:
+    """Seconds by kind of start; empty where they were not measured."""
+    return STARTS.get(name, {}) if GPU in device.upper() else {}
