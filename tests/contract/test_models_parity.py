@@ -14,6 +14,8 @@ import torch
 from tests.contract.models import expected_logits, reference, save, tiny_configs
 from tests.unit.worker.helpers import make_host
 from vllm import LLM, SamplingParams, TokensPrompt
+from vllm.assembly import make_plan
+from vllm.config.args import EngineArgs
 from vllm.kv.groups import blocks_needed
 from vllm.loading.loader import load_weights
 from vllm.parts.decoder import Decoder
@@ -95,8 +97,7 @@ def test_tokens(config: dict, tmp_path: Path) -> None:
         "max_num_batched_tokens": 24,
         "block_size": 8,
     }
-    with LLM(str(tmp_path), num_gpu_blocks_override=100, **given) as roomy:
-        kv = roomy.llm_engine.assembled.plan.kv
+    kv = make_plan(EngineArgs(model=str(tmp_path), num_gpu_blocks_override=100, **given))[2].kv
     # why: one sequence of the longest length and half of another: four at once must take turns
     tight = blocks_needed(replace(kv, num_blocks=2), MAX_LEN, 24) * 3 // 2
     with LLM(str(tmp_path), num_gpu_blocks_override=tight, **given) as llm:

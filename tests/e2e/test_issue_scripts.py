@@ -51,18 +51,14 @@ def test_zip_loop_and_more_tokens(tmp_path: Path) -> None:
     assert len(run_script(tmp_path, model="", params=params, loop="prompt, output in zip(prompts, outputs)")) == 4
 
 
-@pytest.fixture(scope="module")
-def opt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_opt(tmp_path_factory.mktemp("opt"), prefix="model.")
+def test_opt_folder(tmp_path: Path) -> None:
+    folder = write_opt(tmp_path / "opt", prefix="model.", hidden=96, layers=2)
+    assert len(run_script(tmp_path, model=f"model={str(folder)!r}")) == 4
 
 
-def test_opt_folder(tmp_path: Path, opt: Path) -> None:
-    assert len(run_script(tmp_path, model=f"model={str(opt)!r}")) == 4
-
-
-@pytest.mark.slow  # tests/unit/loading/test_resolve_model.py knows every level of a cache
-def test_opt_in_a_hub_cache(tmp_path: Path, opt: Path) -> None:
-    home = cache_layout(opt, tmp_path / "hub")
+@pytest.mark.slow  # of the real size; tests/unit/loading/test_resolve_model.py knows every level of a cache
+def test_opt_in_a_hub_cache(tmp_path: Path) -> None:
+    home = cache_layout(write_opt(tmp_path / "opt", prefix="model."), tmp_path / "hub")
     assert len(run_script(tmp_path, model=f"model={str(home)!r}")) == 4
 
 

@@ -423,7 +423,7 @@ def start(*flags: str) -> subprocess.CompletedProcess:
 
 
 def test_what_describes_the_api(tmp_path: Path):
-    with serving(tmp_path, "--max-model-len", "256") as server:
+    with serving(tmp_path, program="tests.fakes.counting_server") as server:
         _, document, _ = server.ask("GET", "/openapi.json")
         assert document["openapi"].startswith("3.1")
         completion = document["paths"]["/v1/completions"]["post"]

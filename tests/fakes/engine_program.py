@@ -1,8 +1,8 @@
 """An engine process without torch: fingerprints in place of a network, and requests that kill it.
 
 A prompt that begins with CRASH ends the process by a signal from inside, one with RAISE makes the executor raise; one
-with LATER crashes when it is computed with three tokens of output behind it. BUSY computes for six seconds,
-ASLEEP never ends.
+with LATER crashes when it is computed with three tokens of output behind it. BUSY computes for four seconds,
+ASLEEP never ends. It gives four signs of life a second, so that tests of silence need not wait long.
 """
 
 import os
@@ -14,6 +14,7 @@ import time
 from tests.fakes.fingerprint import VOCAB, FingerprintExecutor
 from vllm.engine.core import Engine
 from vllm.engine.wire import Ready
+from vllm.entrypoints import engine_main
 from vllm.entrypoints.engine_main import Fragile, longest, main
 from vllm.entrypoints.errands import Errands
 from vllm.kv.groups import make_kv_plan
@@ -22,7 +23,7 @@ from vllm.protocol.plan import SchedulerPlan
 from vllm.protocol.step import StepPlan, StepResult
 
 MAX_LEN, CRASH, RAISE, LATER, BUSY, ASLEEP = 400, 41, 42, 43, 44, 45
-BUSY_S = 6.0
+BUSY_S = 4.0
 KV = make_kv_plan([FullKV(2, 4, 4)], "float32", num_blocks=600, block_size=4, usual_len=32)
 LIMITS = SchedulerPlan(max_num_seqs=16, max_num_batched_tokens=512, max_model_len=MAX_LEN, run_ahead=1)
 
@@ -60,4 +61,5 @@ def build(words: dict[str, object]) -> tuple[Engine, Ready, Errands]:
 
 
 if __name__ == "__main__":
+    engine_main.BEAT_S = 0.25
     main(build)
