@@ -111,6 +111,13 @@ def test_words_are_told_in_code_only(tmp_path):
     assert not list(words.findings([planted(tmp_path, "vllm/util/env.py", text)], house()))
 
 
-def test_only_one_reader_of_the_environment():
-    told = [line for line in words.findings(modules(), house()) if "one reader of the environment" in line]
-    assert told == []
+@pytest.mark.parametrize("law", ["one reader of the environment", "nothing is tuned or traced while serving"])
+def test_laws_of_words(law):
+    assert any(rule["why"] == law for rule in house()["word"])
+    assert [line for line in words.findings(modules(), house()) if law in line] == []
+
+
+def test_a_kernel_that_tunes_itself_is_seen(tmp_path):
+    text = "import torch\nimport triton\n\n\n@triton.autotune([], key=[])\ndef f(x):\n    return torch.compile(x)\n"
+    told = list(words.findings([planted(tmp_path, "vllm/ops/triton/x.py", text)], house()))
+    assert [line.split(":")[1] for line in told] == ["5", "7"]
