@@ -40,7 +40,7 @@ from vllm.sampling.stages.min_tokens import held_ids
 from vllm.worker.batch import gather, idle_batch, send_all
 from vllm.worker.board import Watch
 from vllm.worker.graphs import BUCKETS, Decodes, End
-from vllm.worker.mixed import Mixed
+from vllm.worker.mixed import CHUNKS, Mixed
 from vllm.worker.options import Report
 from vllm.worker.resident import Resident
 from vllm.worker.runner import Runner
@@ -171,6 +171,8 @@ class AheadRunner(Runner):
             for lines, total in mixed:
                 if lines == most:
                     yield total, partial(self._mixed.prepare, lines, total)
+        if self.rows.max_rows > CHUNKS:  # more chunks than a recorded step has, of few tokens in all
+            yield 2 * (CHUNKS + 1), partial(self._launch, np.full(CHUNKS + 1, 2))
 
     def _launch(self, num_query: np.ndarray) -> float:
         """A step of idle tokens that is not recorded: which compiles kernels for many. Its time means little."""

@@ -65,7 +65,7 @@ def _share(query, cache, line, begin, end, low, position, seq_len, head, block_s
     return top, total, acc
 
 
-@triton.jit(do_not_specialize=["table_stride", "splits"])
+@triton.jit(do_not_specialize=["table_stride", "splits"], do_not_specialize_on_alignment=["count"])
 def _attend(q, cache, table, items, count, seq_lens, sinks, part, maxes, sums, tickets, out, q_stride, table_stride,
             block_stride, splits, scale, softcap, v_scale, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr,
             ROWS: tl.constexpr, D: tl.constexpr, N: tl.constexpr, DP: tl.constexpr, NP: tl.constexpr, P: tl.constexpr,

@@ -26,7 +26,8 @@ class Work:
     items: torch.Tensor
     """[items, 4] int32: sequence, first row of q, its position in the sequence, tokens."""
     count: torch.Tensor
-    """[1] int32: items that there are."""
+    """[1] int32: items that there are. Its alignment follows the number of sequences, so kernels must not look at it:
+    each alignment would be compiled, in seconds, while requests wait."""
     most: int
 
 
@@ -128,7 +129,7 @@ def _read(query, top, total, acc, cache, line, begin, end, position, seq_len, he
     return top, total, acc
 
 
-@triton.jit(do_not_specialize=["table_stride"])
+@triton.jit(do_not_specialize=["table_stride"], do_not_specialize_on_alignment=["count"])
 def _prefill(q, cache, table, items, count, seq_lens, sinks, out, q_stride, table_stride, block_stride,
              scale, softcap, v_scale, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, BQ: tl.constexpr,
              D: tl.constexpr, N: tl.constexpr, DP: tl.constexpr, NP: tl.constexpr, P: tl.constexpr, TP: tl.constexpr,

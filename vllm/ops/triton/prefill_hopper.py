@@ -229,7 +229,7 @@ def _consume(w: gl.constexpr, work, count, sinks, out, scale, softcap, q_mma, k_
             gl.store(out + line[:, None] * D + d[None, :], y, real[:, None])
 
 
-@gluon.jit(do_not_specialize=["table_stride"])
+@gluon.jit(do_not_specialize=["table_stride"], do_not_specialize_on_alignment=["count"])
 def _prefill(qd, kd, vd, work, count, table, seq_lens, sinks, out, table_stride, scale, softcap, KV: gl.constexpr,
              G: gl.constexpr, GP: gl.constexpr, D: gl.constexpr, BN: gl.constexpr, P: gl.constexpr,
              ROWS: gl.constexpr, STAGES: gl.constexpr, COPIES: gl.constexpr, WINDOW: gl.constexpr,
