@@ -26,6 +26,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
+MAX_LIST = 65536
 _MAX_QUOTED = 80
 
 
@@ -149,3 +150,14 @@ def check_bool(field: str, value: Any) -> bool:
     if isinstance(value, bool) or type(value).__name__ == "bool_":
         return bool(value)
     raise ValidationError.of(field, value, "True or False")
+
+
+def check_strings(field: str, value: Any) -> list[str]:
+    """A string or a list of them, as a list of non-empty strings, else ValidationError."""
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple, set, frozenset)) or len(items) > MAX_LIST:
+        raise ValidationError.of(field, value, "a string or a list of strings")
+    for item in items:
+        if not isinstance(item, str) or not item:
+            raise ValidationError.of(field, value, "made of non-empty strings")
+    return list(items)

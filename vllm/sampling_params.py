@@ -14,15 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-from vllm.errors import ValidationError, check_bool, check_float, check_int, nearest
+from vllm.errors import MAX_LIST, ValidationError, check_bool, check_float, check_int, check_strings, nearest
+from vllm.structured_params import StructuredOutputsParams
 
 SAMPLING_EPS = 1e-5
 MIN_TEMPERATURE = 1e-2  # why: below it logits/T leaves float32's useful range; smaller values are raised to it
 MAX_N = 16384
 MAX_COUNT = 2**31 - 1
-MAX_LIST = 65536
 MAX_LOGPROB_TOKEN_IDS = 128
-MAX_JSON_DEPTH = 64
 
 
 class SamplingType(enum.IntEnum):
@@ -39,50 +38,6 @@ class RequestOutputKind(enum.Enum):
     CUMULATIVE = 0
     DELTA = 1
     FINAL_ONLY = 2
-
-
-@dataclass(slots=True)
-class StructuredOutputsParams:
-    """One constraint on the form of the text: exactly one of the first six fields is set."""
-
-    json: str | dict[str, Any] | None = None
-    regex: str | None = None
-    choice: list[str] | None = None
-    grammar: str | None = None
-    json_object: bool | None = None
-    structural_tag: str | None = None
-    disable_any_whitespace: bool = False
-    disable_additional_properties: bool = False
-    whitespace_pattern: str | None = None
-
-    def __post_init__(self) -> None:
-        given = [name for name in _KINDS if getattr(self, name) not in (None, False)]
-        if len(given) != 1:
-            raise ValidationError.of("structured_outputs", given, f"given exactly one of {', '.join(_KINDS)}")
-        if not isinstance(self.json, str | Mapping | None):
-            raise ValidationError.of("structured_outputs.json", self.json, "a JSON schema: a string or an object")
-        if self.json is not None and not isinstance(self.json, str):
-            _check_depth(self.json)
-        for name in ("grammar", "structural_tag", "whitespace_pattern"):
-            if not isinstance(getattr(self, name), str | None):
-                raise ValidationError.of(f"structured_outputs.{name}", getattr(self, name), "a string")
-        for name in ("json_object", "disable_any_whitespace", "disable_additional_properties"):
-            if not isinstance(getattr(self, name), bool | None):
-                raise ValidationError.of(f"structured_outputs.{name}", getattr(self, name), "true or false")
-        if self.regex is not None and (not isinstance(self.regex, str) or "\0" in self.regex):
-            raise ValidationError.of("structured_outputs.regex", self.regex, "a string without NUL")
-        if self.choice is not None:
-            self.choice = _strings("structured_outputs.choice", self.choice)
-            if not self.choice:
-                raise ValidationError.of("structured_outputs.choice", self.choice, "a non-empty list of strings")
-
-    @property
-    def kind(self) -> str:
-        """The name of the one constraint that is set."""
-        return next(name for name in _KINDS if getattr(self, name) not in (None, False))
-
-
-_KINDS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
 
 
 @dataclass(slots=True)
@@ -201,8 +156,8 @@ class SamplingParams:
 
     def _check_lists(self) -> None:
         """Strings and token ids."""
-        self.stop = _strings("stop", self.stop or [])
-        self.bad_words = _strings("bad_words", self.bad_words or [])
+        self.stop = check_strings("stop", self.stop or [])
+        self.bad_words = check_strings("bad_words", self.bad_words or [])
         self.stop_token_ids = _token_ids("stop_token_ids", self.stop_token_ids or [])
         for name in ("allowed_token_ids", "logprob_token_ids", "prompt_logprob_token_ids", "trace_decode_token_ids"):
             value = getattr(self, name)
@@ -378,17 +333,6 @@ class BeamSearchParams:
         self.length_penalty = check_float("length_penalty", self.length_penalty, -math.inf, math.inf)
 
 
-def _strings(name: str, value: Any) -> list[str]:
-    """A string or a list of them, as a list of non-empty strings."""
-    items = [value] if isinstance(value, str) else value
-    if not isinstance(items, (list, tuple, set, frozenset)) or len(items) > MAX_LIST:
-        raise ValidationError.of(name, value, "a string or a list of strings")
-    for item in items:
-        if not isinstance(item, str) or not item:
-            raise ValidationError.of(name, value, "made of non-empty strings")
-    return list(items)
-
-
 def _token_ids(name: str, value: Any) -> list[int]:
     """A list of plain non-negative ints."""
     if isinstance(value, (str, bytes, Mapping)):
@@ -418,17 +362,3 @@ def _logit_bias(value: Any) -> dict[int, float]:
         number = check_float("logit_bias", bias, -math.inf, math.inf)
         out[check_int("logit_bias", key, 0, MAX_COUNT)] = min(100.0, max(-100.0, number))
     return out
-
-
-def _check_depth(schema: Any) -> None:
-    """Refuse a JSON schema nested deeper than any honest one; iterative, so depth cannot break us."""
-    level = [schema]
-    for _ in range(MAX_JSON_DEPTH):
-        level = [
-            child
-            for node in level
-            for child in (node.values() if isinstance(node, dict) else node if isinstance(node, list) else ())
-        ]
-        if not level:
-            return
-    raise ValidationError.of("structured_outputs.json", "a deeper schema", f"nested at most {MAX_JSON_DEPTH} levels")

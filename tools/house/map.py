@@ -17,6 +17,7 @@ GROUND = {
     "inputs",
     "outputs",
     "sampling_params",
+    "structured_params",
     "pooling_params",
     "config",
     "protocol",
