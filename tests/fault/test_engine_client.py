@@ -325,6 +325,31 @@ def test_what_cannot_be_sent_or_read_is_refused_alone():
     asyncio.run(scenario())
 
 
+def test_an_engine_that_is_woken_before_its_end_was_seen_has_not_died(monkeypatch, caplog):
+    seen = child.Child.cause
+
+    async def late(self):
+        await asyncio.sleep(0.3)
+        return await seen(self)
+
+    monkeypatch.setattr(child.Child, "cause", late)
+
+    async def scenario() -> None:
+        client = EngineClient({})
+        await client.start()
+        pid, caller = client.pid, Caller(client, request("a", max_tokens=300))
+        await client.sleep()
+        client._awake.set()
+        await until(lambda: client.pid != pid and client.is_serving, 30)
+        await all_done([caller])
+        caller.check()
+        assert client.num_restarts == 0
+        await client.stop()
+
+    asyncio.run(scenario())
+    assert "died" not in caplog.text
+
+
 def test_a_call_that_was_given_up_does_not_stop_the_next_engine():
     async def scenario() -> None:
         client = EngineClient({})

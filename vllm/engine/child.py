@@ -37,7 +37,7 @@ class Child(asyncio.Protocol):
         self._verdict = ""
         self._heard_at = self._looked_at = time.monotonic()
         self._busy_at, self._cpu_s = self._heard_at, -1.0
-        self.is_ready = False
+        self.is_ready = self.is_closed = False
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @classmethod
@@ -91,6 +91,7 @@ class Child(asyncio.Protocol):
 
     async def close(self) -> None:
         """End the process in peace: close the socket, wait a little, then kill it."""
+        self.is_closed = True
         self._verdict = self._verdict or "it was shut down"
         if self._transport is not None:
             self._transport.close()

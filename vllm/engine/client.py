@@ -223,18 +223,19 @@ class EngineClient:
             if self._is_stopping:
                 break
             is_sound = self._has_served or (began and time.monotonic() - began > SOUND_S)
-            attempt = 0.0 if is_sound or self.is_asleep else attempt + (KILLED if from_outside else 1.0)
-            self._ended(cause, from_outside, attempt)
+            is_asleep = self.is_asleep or child.is_closed  # why: it may be woken before its end is seen here
+            attempt = 0.0 if is_sound or is_asleep else attempt + (KILLED if from_outside else 1.0)
+            self._ended(cause, from_outside, attempt, is_asleep)
         self._give_up(self.dead or "the server ends")
 
-    def _ended(self, cause: str, from_outside: bool, attempt: float) -> None:
+    def _ended(self, cause: str, from_outside: bool, attempt: float, is_asleep: bool) -> None:
         """The engine is gone. Unless it was sent to sleep: fail whom this death is laid to, and say so."""
         self.stats, self._glance = _NO_STATS, None
         for waiting in self._calls.values():
             if not waiting.done():  # why: answered or given up a moment ago
                 waiting.set_result(Done(0, error=f"the engine ended: {cause}"))
         self._calls.clear()
-        if self.is_asleep:
+        if is_asleep:
             self._journal.recall()
             return
         for entry in self._journal.lost(from_outside):
