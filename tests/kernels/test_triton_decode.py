@@ -6,11 +6,13 @@ import torch
 from tests.kernels.test_cpu_attention import Paged
 from tests.kernels.test_triton_attention import moved, on_device
 from tests.kernels.triton_here import DEVICE, DTYPES, HAS_GPU
-from vllm.ops.attention import write_kv
+from vllm.ops.attention import attention, write_kv
 from vllm.ops.heads import HeadsShape
 from vllm.ops.heads_attention import heads_attention
 from vllm.ops.quantize import restore
 from vllm.ops.triton import decode
+from vllm.ops.triton.attention import attention_triton
+from vllm.ops.triton.chain import tickets
 from vllm.ops.triton.decode import heads_attention_triton
 from vllm.ops.triton.decode_ways import LEAN, Way, way_of
 
@@ -71,6 +73,43 @@ def test_agrees_with_the_references(case, dtype, way, monkeypatch):
             # why: half a step of e4m3 above 256 is 16 of 448
             assert small.scale.shape == (len(queries), p.H) and error <= 0.037 + allowed, f"{error:.2e}"
         contexts = [c + 1 for c in contexts] if all((c + 2) // p.P == c // p.P for c in contexts) else contexts
+
+
+BESIDE = (
+    # decodes, idle lines (nothing before, which all have the null block) and a chunk
+    (16, (4, 2, 32, 16), (1, 1, 1, 1, 1, 3), (18, 0, 71, 0, 31, 5), None, None, True),
+    (64, (8, 2, 128, 128), (1, 1, 1, 1, 1, 90), (700, 0, 64, 0, 1500, 200), 300, 30.0, False),
+    (64, (32, 8, 128, 128), (1,) * 150 + (90,), (0, *range(3, 1195, 8), 200), None, None, False),
+)
+
+
+@pytest.mark.parametrize("case", BESIDE if HAS_GPU else BESIDE[:1], ids=lambda case: str(case)[:60])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("way", [Way(3, 2, False, 5), Way(7, 1, True, 3), LEAN, None][: 2 + 2 * HAS_GPU], ids=str)
+def test_beside_a_chunk(case, dtype, way, monkeypatch):
+    if way is not None:
+        monkeypatch.setattr(decode, "way_of", lambda heads, tiles, lean=False: way)
+    torch.manual_seed(0)
+    queries, contexts = list(case[2]), list(case[3])
+    p, idle = on_device(Paged(case, dtype, garbage=0)), torch.tensor(contexts) == 0
+    p.table[idle] = 0
+    have = [s for s, n in enumerate(contexts) if n]
+    b, g = p.batch(have, [contexts[s] for s in have], [0] * len(have))
+    before = p.tokens(b.num_tokens)
+    write_kv(*before[1:], p.plain, g, p.shape)
+    fill(p, before, g)
+    sinks = None if p.sinks is None else p.sinks.to(DEVICE)
+    real = torch.cat((~idle, torch.ones(queries[-1] - 1, dtype=torch.bool)))
+    for _ in range(2):  # a call leaves its tickets as it found them
+        b, g = p.batch(list(range(len(queries))), queries, contexts)
+        qkv = p.tokens(b.num_tokens)
+        want = p.run(attention, p.plain, qkv, b, g)[real].double()
+        moved(b, g)
+        got = attention_triton(*(x.to(DEVICE) for x in qkv), p.cache, b, g, p.shape, sinks)
+        error = (got.cpu()[real].double() - want).abs().max() / want.abs().max()
+        allowed = 1e-4 if dtype is torch.float32 and DEVICE == "cuda" else attention.tol.of(dtype)
+        assert error <= allowed, f"{error:.2e}"
+        assert not tickets(got.device, 1).any()
 
 
 def fill(p: Paged, tokens: list[torch.Tensor], group) -> None:
