@@ -133,7 +133,10 @@ def _run_write(
 
 
 def _leading_decodes(batch: Batch) -> int:
-    """Sequences of one query token before the first that has more."""
+    """Sequences of one query token before the first that has more; counted once per step."""
     if batch.max_query_len == 1:
         return batch.num_seqs
-    return next(i for i, n in enumerate(batch.query_lens) if n != 1)
+    found = batch.scratch.get("decodes")
+    if not isinstance(found, int):
+        found = batch.scratch["decodes"] = next(i for i, n in enumerate(batch.query_lens) if n != 1)
+    return found

@@ -303,8 +303,9 @@ def _run(
     way = way_of(seqs * z.kv, max(1, table.shape[1] * z.p // tile), lean)
     # why: what a step has just written must not be read before the kernel that wrote it is done
     shares, ahead = way.shares, way.ahead and not written
-    part = x.new_empty((seqs * z.kv * shares * z.g, z.n), dtype=torch.float32)
-    maxes, sums = x.new_empty((2, seqs * z.kv * shares * z.g), dtype=torch.float32)
+    part = maxes = sums = x.new_empty((seqs * z.kv * shares * z.g if shares > 1 else 1, z.n), dtype=torch.float32)
+    if shares > 1:
+        maxes, sums = x.new_empty((2, part.shape[0]), dtype=torch.float32)
     rows = max(_MIN_ROWS, triton.next_power_of_2(z.g))
     q_norm, k_norm = (x if n is None else n for n in norms)
     cos, sin = (x if t is None else t for t in turns)
