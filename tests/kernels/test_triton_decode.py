@@ -25,6 +25,8 @@ CASES = (
     ((64, (4, 2, 32, 32), (1, 1, 1), (40, 200, 3), 17, 5.0, True), True, 16, 1.0, False),
     ((16, (4, 4, 80, 80), (1,), (37,), None, None, False), True, 0, None, False),
     ((16, (4, 2, 32, 32), (1, 1), (0, 65), 1, None, False), False, 16, None, False),
+    ((64, (4, 2, 256, 256), (1, 1), (40, 130), 100, 50.0, False), True, 256, None, False),
+    ((16, (6, 2, 96, 96), (1, 1), (17, 70), None, None, True), False, 48, None, False),
 )
 LONG = (
     # those of one list of tiles: heads that end inside a program, and over several ones
