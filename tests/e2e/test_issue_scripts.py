@@ -38,8 +38,8 @@ def run_script(tmp_path: Path, **parts: object) -> list[str]:
     return [line for line in done.stdout.splitlines() if line.startswith("Prompt: ")]
 
 
-@pytest.mark.parametrize("prompts", [ENGLISH, CHINESE])
-def test_built_in_model(tmp_path: Path, prompts: list[str]) -> None:
+def test_built_in_model(tmp_path: Path) -> None:
+    prompts = ENGLISH + CHINESE
     lines = run_script(tmp_path, model="", prompts=prompts)
     assert len(lines) == len(prompts)
     assert all(repr(p) in line and not line.endswith("''") for p, line in zip(prompts, lines, strict=True))
