@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.gpu_alone]
 SHAPE = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 32000, "hidden_size": 2048,
     "intermediate_size": 4096, "num_hidden_layers": 2, "num_attention_heads": 16, "num_key_value_heads": 4,
@@ -21,7 +21,7 @@ SHAPE = {
 PROGRAM = """
     import json, random, sys
     from vllm import LLM, SamplingParams, TokensPrompt
-    llm = LLM(sys.argv[1], load_format="dummy", skip_tokenizer_init=True, gpu_memory_utilization=0.05,
+    llm = LLM(sys.argv[1], load_format="dummy", skip_tokenizer_init=True, gpu_memory_utilization=0.3,
               max_model_len=4096, max_num_seqs=256, enable_prefix_caching=False)
     engine, new = llm.llm_engine.assembled.engine, []
     prepared = 0

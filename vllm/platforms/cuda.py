@@ -78,6 +78,8 @@ class CudaPlatform:
     def __init__(self) -> None:
         self._sides: dict[int, tuple[torch.cuda.Stream, tuple[int, int]]] = {}
         """device -> where its graphs are recorded: a stream of their own and the memory they share."""
+        self._holders: dict[int, int] = {}
+        """device -> engines that hold memory for steps."""
 
     def is_present(self) -> bool:
         return torch.cuda.is_available()
@@ -92,6 +94,7 @@ class CudaPlatform:
         return torch.zeros(shape, dtype=dtype, device=torch.device("cuda", index))
 
     def hold(self, step: int, graph: int, index: int) -> object:
+        self._holders[index] = self._holders.get(index, 0) + 1
         try:
             if step:
                 _take(step, index)
@@ -105,7 +108,15 @@ class CudaPlatform:
         return None
 
     def release(self, index: int) -> None:
+        self._holders[index] = self._holders.get(index, 0) - 1
         with torch.cuda.device(index):
+            if self._holders[index] <= 0:
+                # why: cuBLAS's memory lies where it was first used, perhaps among that of graphs, none of which the
+                # device has back then; while another engine lives its graphs use it
+                self._sides.pop(index, None)
+                clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
+                if clear is not None:
+                    clear()
             torch.cuda.empty_cache()
 
     def synchronize(self, index: int) -> None:

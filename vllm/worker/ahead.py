@@ -47,8 +47,8 @@ from vllm.worker.runner import Runner
 
 _EMPTY = np.zeros(0, np.int64)
 _UNKNOWN = -1
-_MANY = 2048
-"""Tokens of a step that is tried before the first request comes, where the limits allow so many."""
+_MANY, _MOST = 2048, 8192
+"""Tokens of steps that are tried while nobody asks, where the limits allow so many; kernels change at 8,192."""
 
 
 @dataclass(slots=True)
@@ -171,6 +171,10 @@ class AheadRunner(Runner):
             for lines, total in mixed:
                 if lines == most:
                     yield total, partial(self._mixed.prepare, lines, total)
+            if low == 0:
+                chunks = -(-min(_MOST, self._max_tokens) // self.rows.max_model_len)
+                each = min(_MOST, self._max_tokens) // chunks
+                yield chunks * each, partial(self._launch, np.full(chunks, each))
         if self.rows.max_rows > CHUNKS:  # more chunks than a recorded step has, of few tokens in all
             yield 2 * (CHUNKS + 1), partial(self._launch, np.full(CHUNKS + 1, 2))
 
@@ -184,7 +188,7 @@ class AheadRunner(Runner):
     def _prepare_decodes(self, bucket: int) -> float | None:
         idle, ones = np.full(bucket, self._resident.idle), np.ones(bucket, np.int64)
         hidden = torch.zeros(bucket, self.model.hidden_size, dtype=self.model.dtype, device=self._device)
-        self._choose_now(self.model.logits(hidden), idle, ones, Flight(StepResult(-1), 0.0))
+        self._choose_now(self.model.logits(hidden, wide=False), idle, ones, Flight(StepResult(-1), 0.0))
         return self._decodes.prepare(bucket)
 
     def _seconds(self, flight: Flight) -> float:

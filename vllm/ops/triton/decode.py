@@ -300,8 +300,9 @@ def _run(
     wide = max(z.dp, z.np)
     tile = _TILE if wide <= 128 and itemsize <= 2 else min(z.p, 64 if itemsize <= 2 or wide <= 64 else 32)
     lean = HAS_COPY_ENGINE and z.dp == z.np == 128 and itemsize == 2 and 4 <= z.g <= 16 and norms[0] is None
-    way = way_of(seqs * z.kv, max(1, table.shape[1] * z.p // tile), lean, written)
-    shares = way.shares
+    way = way_of(seqs * z.kv, max(1, table.shape[1] * z.p // tile), lean)
+    # why: what a step has just written must not be read before the kernel that wrote it is done
+    shares, ahead = way.shares, way.ahead and not written
     part = maxes = sums = x.new_empty((seqs * z.kv * shares * z.g if shares > 1 else 1, z.n), dtype=torch.float32)
     if shares > 1:
         maxes, sums = x.new_empty((2, part.shape[0]), dtype=torch.float32)
@@ -315,7 +316,7 @@ def _run(
         maxes if scales is None else scales, x.stride(0), table.stride(0), flat.stride(0), shares, way.least,
         shape.scale * shape.k_scale, shape.softcap or 0.0, heads.eps, heads.clip or 0.0, shape.v_scale, z.kv, z.g,
         rows, z.d, z.n, z.dp, z.np, z.p, tile, written, shape.window or 0, shape.softcap is not None,
-        sinks is not None, norms[0] is not None, heads.clip is not None, turned, heads.interleaved, way.stages,
-        way.ahead, 0 if scales is None else height_of(seqs), triton.next_power_of_2(z.g), num_warps=way.warps,
+        sinks is not None, norms[0] is not None, heads.clip is not None, turned, heads.interleaved, way.stages, ahead,
+        0 if scales is None else height_of(seqs), triton.next_power_of_2(z.g), num_warps=way.warps,
         num_stages=way.stages, **CHAINED,
     )  # fmt: skip

@@ -35,9 +35,6 @@ WAYS = {
 LEAN = Way(1, 1, False, 4, 2)
 """Many heads without norms that serve four queries each, or more: 1.2 to 2 % faster (8B, 1,024 and 2,048 heads), since
 four programs fit on a processor and not three. With two queries and norms (0.6B) it is 3 % slower."""
-BESIDE = {384: Way(2, 2, False, 4, 2), 768: Way(4, 24, False, 4, 2)}
-"""From 161 heads on that `LEAN` may serve, where keys are written before (beside chunks of prompts). 8B, timed alone,
-100 to 700 keys and 1,060: 256 heads 21.6, 39.8 us where `WAYS` take 28.0, 52.2; 512 heads 33.3, 67.7 (36.3, 76.4)."""
 EVEN = range(160, 385)
 """Heads with which Hopper chips read one list of tiles instead (`decode_hopper.py`). why not more: in a chain of whole
 layers 1,024 heads take as long, 2,048 take 2 % longer; timed alone the list is ahead, since it overlaps with itself."""
@@ -45,12 +42,8 @@ EVEN_GROUP = 4
 """And as many queries to a key: with two, 256 sequences of 100 to 2,000 tokens were 2 % slower by the list."""
 
 
-def way_of(heads: int, tiles: int, lean: bool = False, written: bool = False) -> Way:
+def way_of(heads: int, tiles: int, lean: bool = False) -> Way:
     """The way for so many heads, of sequences that have at most so many tiles; `lean`: `LEAN` may serve."""
     way = next(w for most, w in WAYS.items() if heads <= most)
-    if lean and way == WAYS[1 << 30]:
-        way = LEAN
-    elif lean and written and heads > 160:
-        way = next(w for most, w in BESIDE.items() if heads <= most)
-    # why: what a step has just written must not be read before the kernel that wrote it is done
-    return way._replace(shares=max(1, min(way.shares, tiles)), ahead=way.ahead and not written)
+    way = LEAN if lean and way == WAYS[1 << 30] else way
+    return way._replace(shares=max(1, min(way.shares, tiles)))
