@@ -78,7 +78,9 @@ class LocalExecutor:
     def close(self) -> None:
         """Let go of the model and its cache, and of their memory."""
         if self._runner is not None:
-            device, self._runner = self._runner.device, None
+            device = self._runner.device
+            self._runner.close()
+            self._runner = None
             # why: graphs and what they read name each other; until both are gone the device has nothing back
             gc.collect()
             platform_of(device).release(device.index or 0)

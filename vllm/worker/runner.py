@@ -71,6 +71,10 @@ class Runner:
         """Where it runs."""
         return self._device
 
+    def close(self) -> None:
+        """Let go of everything, whoever still holds the runner; it is of no use any more."""
+        vars(self).clear()
+
     def submit(self, plan: StepPlan) -> None:
         """Carry out one plan; `collect` gives its result."""
         self._results.append(self.step(plan))

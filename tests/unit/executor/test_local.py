@@ -15,3 +15,11 @@ def test_a_closed_one_gives_the_device_its_memory_back(monkeypatch):
     executor.close()
     executor.close()
     assert told == [(0, None)], "the runner must be gone by then, and it is said once"
+
+
+def test_whoever_still_holds_a_closed_runner_holds_no_model():
+    executor = make_host().executor
+    runner = executor.runner
+    model, slab = weakref.ref(runner.model), weakref.ref(runner.slabs[0])
+    executor.close()
+    assert runner is not None and model() is None and slab() is None
