@@ -19,7 +19,7 @@ CONFIGS += [
     for more in ({}, {"tie_word_embeddings": not config.get("tie_word_embeddings", name == "gpt2")})
     if name in ("gpt2", "granite", "gemma2")
 ]
-STEPS = 24
+STEPS = 64
 
 
 @pytest.fixture(scope="module")

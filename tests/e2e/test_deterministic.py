@@ -77,15 +77,14 @@ def alone(llm: LLM, prompt: list[int] = PROMPT, length: int = 24) -> list[tuple[
 def among(
     llm: LLM, others: int, seed: int, prompt: list[int] = PROMPT, length: int = 24, most: int = 40
 ) -> list[tuple[Any, ...]]:
-    """The same requests somewhere among `others` of all lengths; of many, only every fourth is not greedy."""
+    """The same requests somewhere among `others`, which are of all kinds and lengths."""
     dice = random.Random(seed)
     top = max(prompt)
     prompts = [[dice.randrange(3, top) for _ in range(dice.randint(1, most))] for _ in range(others)]
-    params = []
-    for i in range(others):
-        # why: the sampler has company enough in every fourth; the others are there for the network
-        kind = {"seed": i, "logprobs": 1, **KINDS[i // 4 % 4]} if others < 100 or i % 4 == 0 else {"temperature": 0.0}
-        params.append(SamplingParams(max_tokens=dice.randint(1, 30), ignore_eos=True, **kind))
+    params = [
+        SamplingParams(max_tokens=dice.randint(1, 30), logprobs=1, seed=i, ignore_eos=True, **KINDS[i % 4])
+        for i in range(others)
+    ]
     places = sorted(dice.sample(range(others), len(KINDS)))
     for kind, place in enumerate(places):
         prompts.insert(place, prompt)

@@ -31,9 +31,9 @@ BEGIN = """
 """
 
 
-def run(tmp_path: Path, program: str, *arguments: str) -> Any:
+def run(tmp_path: Path, program: str, *arguments: str, shape: dict[str, Any] = SHAPE) -> Any:
     """What the program prints last, as JSON."""
-    (tmp_path / "config.json").write_text(json.dumps(SHAPE))
+    (tmp_path / "config.json").write_text(json.dumps(shape))
     (tmp_path / "program.py").write_text(textwrap.dedent(BEGIN) + textwrap.dedent(program))
     ran = subprocess.run(
         [sys.executable, str(tmp_path / "program.py"), str(tmp_path), *arguments],

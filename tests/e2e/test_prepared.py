@@ -3,24 +3,16 @@
 A process of its own, in which nothing has been compiled before.
 """
 
-import json
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.test_gpu_memory import SHAPE, run
+
 pytestmark = [pytest.mark.gpu, pytest.mark.gpu_alone]
-SHAPE = {
-    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 32000, "hidden_size": 2048,
-    "intermediate_size": 4096, "num_hidden_layers": 2, "num_attention_heads": 16, "num_key_value_heads": 4,
-    "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "hidden_act": "silu", "torch_dtype": "bfloat16",
-    "tie_word_embeddings": False, "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
+SMALL = {"vocab_size": 32000, "hidden_size": 2048, "intermediate_size": 4096, "num_hidden_layers": 2,
+         "num_attention_heads": 16, "num_key_value_heads": 4, "max_position_embeddings": 4096}  # fmt: skip
 PROGRAM = """
-    import json, random, sys
-    from vllm import LLM, SamplingParams, TokensPrompt
     llm = LLM(sys.argv[1], load_format="dummy", skip_tokenizer_init=True, gpu_memory_utilization=0.3,
               max_model_len=4096, max_num_seqs=256, enable_prefix_caching=False)
     engine, new = llm.llm_engine.assembled.engine, []
@@ -45,13 +37,7 @@ PROGRAM = """
 
 
 def test_nothing_is_compiled_for_requests(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(SHAPE))
-    (tmp_path / "program.py").write_text(textwrap.dedent(PROGRAM))
-    ran = subprocess.run(
-        [sys.executable, str(tmp_path / "program.py"), str(tmp_path)], capture_output=True, text=True, timeout=200
-    )
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    found = json.loads(ran.stdout.splitlines()[-1])
+    found = run(tmp_path, PROGRAM, shape={**SHAPE, **SMALL})
     assert found["prepared"] > 20
     assert found["asked"] == found["ended"] > 100
     assert found["new"] == []

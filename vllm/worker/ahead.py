@@ -37,6 +37,7 @@ from vllm.protocol.step import RowOpen, StepPlan, StepResult, TokenLogprobs
 from vllm.sampling.lines import Head, Lines, Stage
 from vllm.sampling.sampler import NO_TOKEN, NOTHING_LEFT
 from vllm.sampling.stages.min_tokens import held_ids
+from vllm.util.arith import cdiv
 from vllm.worker.batch import gather, idle_batch, send_all
 from vllm.worker.board import Watch
 from vllm.worker.graphs import BUCKETS, Decodes, End
@@ -172,9 +173,9 @@ class AheadRunner(Runner):
                 if lines == most:
                     yield total, partial(self._mixed.prepare, lines, total)
             if low == 0:
-                chunks = -(-min(_MOST, self._max_tokens) // self.rows.max_model_len)
-                each = min(_MOST, self._max_tokens) // chunks
-                yield chunks * each, partial(self._launch, np.full(chunks, each))
+                prompts = min(_MOST, self._max_tokens)
+                chunks = cdiv(prompts, self.rows.max_model_len)
+                yield prompts, partial(self._launch, np.full(chunks, prompts // chunks))
         if self.rows.max_rows > CHUNKS:  # more chunks than a recorded step has, of few tokens in all
             yield 2 * (CHUNKS + 1), partial(self._launch, np.full(CHUNKS + 1, 2))
 

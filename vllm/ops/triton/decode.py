@@ -22,7 +22,7 @@ from vllm.ops.triton.chain import CHAINED, behind, lead, tickets
 from vllm.ops.triton.decode_hopper import attend_hopper, can
 from vllm.ops.triton.decode_ways import EVEN, EVEN_GROUP, way_of
 from vllm.ops.triton.linear_hopper import HAS_COPY_ENGINE
-from vllm.ops.triton.paged import PagedCache, Sizes
+from vllm.ops.triton.paged import DecodeCall, PagedCache, Sizes
 from vllm.ops.triton.prefill import in_powers, query_for, scores, widen
 from vllm.ops.triton.round import in_e4m3
 from vllm.ops.triton.small import empty_small, height_of
@@ -256,16 +256,18 @@ def heads_attention_triton(
 ) -> torch.Tensor | Quantized:
     """See the op. Keys and values have the same size, and the cache has the dtype of the projections."""
     z, seqs, flat = Sizes(shape, group.block_size), qkv_TJ.shape[0], cache.flat
-    if HAS_COPY_ENGINE and seqs * z.kv in EVEN and z.g >= EVEN_GROUP and can(qkv_TJ, flat, shape, z.p):
-        return attend_hopper(qkv_TJ, heads, norms, turns, flat, batch, group, shape, sinks_H, small)
-    rest = flat, batch, group, shape, sinks_H
+    call = DecodeCall(heads, norms, turns, flat, batch, group, shape, sinks_H)
+    shrunk, scales = None, None
     if small:
         shrunk = empty_small(seqs, shape.heads * shape.dim, shape.dim, qkv_TJ.dtype, qkv_TJ.device)
-        _run(qkv_TJ, heads, norms, turns, *rest, shrunk.values, shrunk.scale)
-        return shrunk
-    out = qkv_TJ.new_empty(seqs, shape.heads, shape.dim)
-    _run(qkv_TJ, heads, norms, turns, *rest, out)
-    return out
+        out, scales = shrunk.values, shrunk.scale
+    else:
+        out = qkv_TJ.new_empty(seqs, shape.heads, shape.dim)
+    if HAS_COPY_ENGINE and seqs * z.kv in EVEN and z.g >= EVEN_GROUP and can(qkv_TJ, flat, shape, z.p):
+        attend_hopper(qkv_TJ, call, out, scales)
+    else:
+        _run(qkv_TJ, call, out, scales)
+    return out if shrunk is None else shrunk
 
 
 def attend_written(
@@ -278,28 +280,17 @@ def attend_written(
     out: torch.Tensor,
 ) -> None:
     """The first S sequences of a step have one token each, whose keys and values are in the cache."""
-    _run(q_SHD, _READY, (None, None), (None, None), flat, batch, group, shape, sinks_H, out, written=True)
+    call = DecodeCall(_READY, (None, None), (None, None), flat, batch, group, shape, sinks_H)
+    _run(q_SHD, call, out, None, written=True)
 
 
-def _run(
-    x: torch.Tensor,
-    heads: HeadsShape,
-    norms: tuple[torch.Tensor | None, torch.Tensor | None],
-    turns: tuple[torch.Tensor | None, torch.Tensor | None],
-    flat: torch.Tensor,
-    batch: Batch,
-    group: GroupBatch,
-    shape: AttentionShape,
-    sinks: torch.Tensor | None,
-    out: torch.Tensor,
-    scales: torch.Tensor | None = None,
-    written: bool = False,
-) -> None:
+def _run(x: torch.Tensor, c: DecodeCall, out: torch.Tensor, scales: torch.Tensor | None, written: bool = False) -> None:
     """x holds projections or, `written`, queries; with `scales` the result is in e4m3."""
+    heads, shape, group, flat, sinks = c.heads, c.shape, c.group, c.flat, c.sinks
     z, seqs, table, itemsize = Sizes(shape, group.block_size), x.shape[0], group.block_table, flat.itemsize
     wide = max(z.dp, z.np)
     tile = _TILE if wide <= 128 and itemsize <= 2 else min(z.p, 64 if itemsize <= 2 or wide <= 64 else 32)
-    lean = HAS_COPY_ENGINE and z.dp == z.np == 128 and itemsize == 2 and 4 <= z.g <= 16 and norms[0] is None
+    lean = HAS_COPY_ENGINE and z.dp == z.np == 128 and itemsize == 2 and 4 <= z.g <= 16 and c.norms[0] is None
     way = way_of(seqs * z.kv, max(1, table.shape[1] * z.p // tile), lean)
     # why: what a step has just written must not be read before the kernel that wrote it is done
     shares, ahead = way.shares, way.ahead and not written
@@ -307,16 +298,16 @@ def _run(
     if shares > 1:
         maxes, sums = x.new_empty((2, part.shape[0]), dtype=torch.float32)
     rows = max(_MIN_ROWS, triton.next_power_of_2(z.g))
-    q_norm, k_norm = (x if n is None else n for n in norms)
-    cos, sin = (x if t is None else t for t in turns)
-    turned = 0 if turns[0] is None else turns[0].shape[-1]
+    q_norm, k_norm = (x if n is None else n for n in c.norms)
+    cos, sin = (x if t is None else t for t in c.turns)
+    turned = 0 if c.turns[0] is None else c.turns[0].shape[-1]
     _attend[(seqs, z.kv, shares)](
-        x, q_norm, k_norm, cos, sin, group.slot_mapping, flat, table, batch.seq_lens,
+        x, q_norm, k_norm, cos, sin, group.slot_mapping, flat, table, c.batch.seq_lens,
         maxes if sinks is None else sinks, part, maxes, sums, tickets(x.device, seqs * z.kv), out,
         maxes if scales is None else scales, x.stride(0), table.stride(0), flat.stride(0), shares, way.least,
         shape.scale * shape.k_scale, shape.softcap or 0.0, heads.eps, heads.clip or 0.0, shape.v_scale, z.kv, z.g,
         rows, z.d, z.n, z.dp, z.np, z.p, tile, written, shape.window or 0, shape.softcap is not None,
-        sinks is not None, norms[0] is not None, heads.clip is not None, turned, heads.interleaved, way.stages, ahead,
+        sinks is not None, c.norms[0] is not None, heads.clip is not None, turned, heads.interleaved, way.stages, ahead,
         0 if scales is None else height_of(seqs), triton.next_power_of_2(z.g), num_warps=way.warps,
         num_stages=way.stages, **CHAINED,
     )  # fmt: skip

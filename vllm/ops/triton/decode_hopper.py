@@ -23,12 +23,10 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from vllm.ops.attention import AttentionShape
-from vllm.ops.batch import Batch, GroupBatch
-from vllm.ops.heads import HeadsShape
-from vllm.ops.quantize import Quantized
 from vllm.ops.triton.chain import CHAINED, tickets
 from vllm.ops.triton.chip import the_chip
-from vllm.ops.triton.small import empty_small, height_of
+from vllm.ops.triton.paged import DecodeCall
+from vllm.ops.triton.small import height_of
 
 _TILE = 64
 _PER_PROCESSOR = 2
@@ -344,41 +342,26 @@ def can(qkv: torch.Tensor, flat: torch.Tensor, shape: AttentionShape, block_size
     )
 
 
-def attend_hopper(
-    qkv: torch.Tensor,
-    heads: HeadsShape,
-    norms: tuple[torch.Tensor | None, torch.Tensor | None],
-    turns: tuple[torch.Tensor | None, torch.Tensor | None],
-    flat: torch.Tensor,
-    batch: Batch,
-    group: GroupBatch,
-    shape: AttentionShape,
-    sinks: torch.Tensor | None,
-    small: bool,
-) -> torch.Tensor | Quantized:
-    """`decode.heads_attention_triton` where `can` says yes."""
+def attend_hopper(qkv: torch.Tensor, c: DecodeCall, out: torch.Tensor, scales: torch.Tensor | None) -> None:
+    """`decode._run` where `can` says yes."""
+    heads, turns, flat, group, shape = c.heads, c.turns, c.flat, c.group, c.shape
     seqs, kv, d, p = qkv.shape[0], shape.kv_heads, shape.dim, group.block_size
     each = shape.heads // kv
     cols, programs = max(8, triton.next_power_of_2(each)), _PER_PROCESSOR * the_chip().processors
     part = torch.empty((programs * 2 * cols * (d + 2),), dtype=torch.float32, device=qkv.device)
     maxes, sums = part[programs * 2 * cols * d :].view(2, -1)
-    if small:
-        shrunk = empty_small(seqs, shape.heads * d, d, qkv.dtype, qkv.device)
-        out, scales = shrunk.values, shrunk.scale
-    else:
-        out, scales = torch.empty((seqs, shape.heads, d), dtype=qkv.dtype, device=qkv.device), maxes
     rows = flat.as_strided((flat.shape[0] * flat.stride(0) // d, d), (d, 1))
     desc = TensorDescriptor.from_tensor(rows, [_TILE, d], gl.NVMMASharedLayout.get_default_for([_TILE, d], gl.bfloat16))
-    q_norm, k_norm = (qkv if n is None else n for n in norms)
+    q_norm, k_norm = (qkv if n is None else n for n in c.norms)
     cos, sin = (qkv if t is None else t for t in turns)
     _attend[(programs,)](
-        desc, qkv, q_norm, k_norm, cos, sin, group.slot_mapping, flat, group.block_table, batch.seq_lens,
-        maxes if sinks is None else sinks, part, maxes, sums, tickets(qkv.device, seqs * kv), out, scales,
-        qkv.stride(0), group.block_table.stride(0), flat.stride(0), seqs, shape.scale, shape.softcap or 0.0, heads.eps,
-        heads.clip or 0.0, kv, each, cols, d, p, _TILE, flat.stride(0) // d, 128 if seqs <= 128 else 512,
-        shape.window or 0, shape.softcap is not None, sinks is not None, norms[0] is not None,
+        desc, qkv, q_norm, k_norm, cos, sin, group.slot_mapping, flat, group.block_table, c.batch.seq_lens,
+        maxes if c.sinks is None else c.sinks, part, maxes, sums, tickets(qkv.device, seqs * kv), out,
+        maxes if scales is None else scales, qkv.stride(0), group.block_table.stride(0), flat.stride(0), seqs,
+        shape.scale, shape.softcap or 0.0, heads.eps, heads.clip or 0.0, kv, each, cols, d, p, _TILE,
+        flat.stride(0) // d, 128 if seqs <= 128 else 512,
+        shape.window or 0, shape.softcap is not None, c.sinks is not None, c.norms[0] is not None,
         heads.clip is not None, 0 if turns[0] is None else turns[0].shape[-1], heads.interleaved,
         _ROOM // (_TILE * d * 4), _LAYOUTS[cols, d], gl.NVMMASharedLayout.get_default_for([cols, _TILE], gl.bfloat16),
-        bool(CHAINED), height_of(seqs) if small else 0, num_warps=4, **CHAINED,
+        bool(CHAINED), 0 if scales is None else height_of(seqs), num_warps=4, **CHAINED,
     )  # fmt: skip
-    return shrunk if small else out

@@ -1,6 +1,6 @@
 """The paged cache as GPU kernels see it: a block is | K: [K, P, D] | V: [K, P, N] |.
 
-Called by: attention, decode.
+Called by: attention, decode, decode_hopper.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,8 @@ import torch
 import triton
 
 from vllm.ops.attention import AttentionShape
+from vllm.ops.batch import Batch, GroupBatch
+from vllm.ops.heads import HeadsShape
 
 
 @dataclass(slots=True)
@@ -35,3 +37,18 @@ class Sizes:
         self.d, self.n, self.p = shape.dim, shape.v_dim, block_size
         self.dp = max(16, triton.next_power_of_2(self.d))
         self.np = max(16, triton.next_power_of_2(self.n))
+
+
+@dataclass(slots=True)
+class DecodeCall:
+    """What a kernel that reads one token per sequence is told beside its projections."""
+
+    heads: HeadsShape
+    norms: tuple[torch.Tensor | None, torch.Tensor | None]
+    turns: tuple[torch.Tensor | None, torch.Tensor | None]
+    flat: torch.Tensor
+    """The cache's."""
+    batch: Batch
+    group: GroupBatch
+    shape: AttentionShape
+    sinks: torch.Tensor | None
