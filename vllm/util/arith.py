@@ -21,6 +21,11 @@ def cdiv(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def next_power_of_2(n: int) -> int:
+    """Smallest power of two that is >= n, for n > 0."""
+    return 1 << (n - 1).bit_length()
+
+
 def round_up(n: int, multiple: int) -> int:
     """Smallest multiple of `multiple` that is >= n."""
     return cdiv(n, multiple) * multiple

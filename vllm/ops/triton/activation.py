@@ -7,6 +7,7 @@ import triton.language as tl
 from vllm.ops.activation import activate_mul
 from vllm.ops.table import Target
 from vllm.ops.triton.chain import CHAINED, follow
+from vllm.util.arith import cdiv
 
 KINDS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4}
 _BLOCK = 1024
@@ -48,6 +49,6 @@ def activate_mul_triton(x_TJ: torch.Tensor, act: str) -> torch.Tensor:
     """See the op."""
     rows, half = x_TJ.shape[0], x_TJ.shape[1] // 2
     out = torch.empty((rows, half), dtype=x_TJ.dtype, device=x_TJ.device)
-    grid = (rows, triton.cdiv(half, _BLOCK))
+    grid = (rows, cdiv(half, _BLOCK))
     _activate_mul[grid](x_TJ, out, x_TJ.stride(0), half, KINDS[act], _BLOCK, num_warps=4, **CHAINED)
     return out

@@ -28,6 +28,7 @@ from vllm.ops.triton.decode import attend_written
 from vllm.ops.triton.paged import PagedCache, Sizes, layout
 from vllm.ops.triton.prefill import PrefillCall, plain_tile, prefill_plain
 from vllm.ops.triton.round import round_e4m3
+from vllm.util.arith import cdiv
 
 
 @triton.jit
@@ -125,7 +126,7 @@ def _run_write(
     (k, v), table, z = pair, group.block_table, Sizes(shape, group.block_size)
     tokens, most = k.shape[0], int(torch.finfo(flat.dtype).max) if flat.dtype.itemsize == 1 else 0
     together = 1 if tokens <= 512 else 16
-    _write[(triton.cdiv(tokens, together) + clear, z.kv)](
+    _write[(cdiv(tokens, together) + clear, z.kv)](
         k, v, flat, group.slot_mapping, batch.query_start, batch.seq_lens, table, tokens, k.stride(0), v.stride(0),
         table.stride(0), flat.stride(0), batch.num_seqs - clear, shape.k_scale, shape.v_scale, z.kv, z.d, z.n, z.dp,
         z.np, z.p, most, together, num_warps=1 if together == 1 else 4, **CHAINED,

@@ -20,6 +20,7 @@ from vllm.ops.triton.chain import CHAINED, follow, tickets
 from vllm.ops.triton.decode import _both
 from vllm.ops.triton.fixed import is_fixed
 from vllm.ops.triton.prefill import find_work, query_for, scores, widen
+from vllm.util.arith import cdiv, next_power_of_2
 
 _ROWS = 64
 """Rows of a tile: one warpgroup's."""
@@ -177,11 +178,11 @@ def _run(
 ) -> None:
     """The first `decodes` sequences, or the others."""
     table, kv, each = group.block_table, s.kv_heads, s.heads // s.kv_heads
-    padded, itemsize = triton.next_power_of_2(each), q.dtype.itemsize
+    padded, itemsize = next_power_of_2(each), q.dtype.itemsize
     rows = max(_ROWS, padded)
-    dp, np = max(16, triton.next_power_of_2(s.dim)), max(16, triton.next_power_of_2(s.v_dim))
+    dp, np = max(16, next_power_of_2(s.dim)), max(16, next_power_of_2(s.v_dim))
     keys = 64 if itemsize == 2 and dp <= 128 else 32
-    splits, shared = triton.cdiv(table.shape[1] * group.block_size, _SPLIT), False
+    splits, shared = cdiv(table.shape[1] * group.block_size, _SPLIT), False
     part = maxes = sums = waiting = items = count = out
     if is_decode:
         num = decodes

@@ -26,6 +26,7 @@ from vllm.ops.triton.paged import DecodeCall, PagedCache, Sizes
 from vllm.ops.triton.prefill import in_powers, query_for, scores, widen
 from vllm.ops.triton.round import in_e4m3
 from vllm.ops.triton.small import empty_small, height_of
+from vllm.util.arith import next_power_of_2
 
 _MIN_ROWS = 16
 """Fewest rows of a tensor-core product."""
@@ -297,7 +298,7 @@ def _run(x: torch.Tensor, c: DecodeCall, out: torch.Tensor, scales: torch.Tensor
     part = maxes = sums = x.new_empty((seqs * z.kv * shares * z.g if shares > 1 else 1, z.n), dtype=torch.float32)
     if shares > 1:
         maxes, sums = x.new_empty((2, part.shape[0]), dtype=torch.float32)
-    rows = max(_MIN_ROWS, triton.next_power_of_2(z.g))
+    rows = max(_MIN_ROWS, next_power_of_2(z.g))
     q_norm, k_norm = (x if n is None else n for n in c.norms)
     cos, sin = (x if t is None else t for t in c.turns)
     turned = 0 if c.turns[0] is None else c.turns[0].shape[-1]
@@ -308,6 +309,6 @@ def _run(x: torch.Tensor, c: DecodeCall, out: torch.Tensor, scales: torch.Tensor
         shape.scale * shape.k_scale, shape.softcap or 0.0, heads.eps, heads.clip or 0.0, shape.v_scale, z.kv, z.g,
         rows, z.d, z.n, z.dp, z.np, z.p, tile, written, shape.window or 0, shape.softcap is not None,
         sinks is not None, c.norms[0] is not None, heads.clip is not None, turned, heads.interleaved, way.stages, ahead,
-        0 if scales is None else height_of(seqs), triton.next_power_of_2(z.g), num_warps=way.warps,
+        0 if scales is None else height_of(seqs), next_power_of_2(z.g), num_warps=way.warps,
         num_stages=way.stages, **CHAINED,
     )  # fmt: skip

@@ -10,7 +10,6 @@ everywhere else and in the interpreter. Called by: decode.
 """
 
 import torch
-import triton
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
@@ -27,6 +26,7 @@ from vllm.ops.triton.chain import CHAINED, tickets
 from vllm.ops.triton.chip import the_chip
 from vllm.ops.triton.paged import DecodeCall
 from vllm.ops.triton.small import height_of
+from vllm.util.arith import next_power_of_2
 
 _TILE = 64
 _PER_PROCESSOR = 2
@@ -347,7 +347,7 @@ def attend_hopper(qkv: torch.Tensor, c: DecodeCall, out: torch.Tensor, scales: t
     heads, turns, flat, group, shape = c.heads, c.turns, c.flat, c.group, c.shape
     seqs, kv, d, p = qkv.shape[0], shape.kv_heads, shape.dim, group.block_size
     each = shape.heads // kv
-    cols, programs = max(8, triton.next_power_of_2(each)), _PER_PROCESSOR * the_chip().processors
+    cols, programs = max(8, next_power_of_2(each)), _PER_PROCESSOR * the_chip().processors
     part = torch.empty((programs * 2 * cols * (d + 2),), dtype=torch.float32, device=qkv.device)
     maxes, sums = part[programs * 2 * cols * d :].view(2, -1)
     rows = flat.as_strided((flat.shape[0] * flat.stride(0) // d, d), (d, 1))

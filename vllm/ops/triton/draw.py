@@ -9,6 +9,7 @@ import triton.language as tl
 
 from vllm.ops.draw import LARGEST_U, draw
 from vllm.ops.table import Target
+from vllm.util.arith import cdiv
 
 _BLOCK = 4096
 
@@ -58,7 +59,7 @@ def _on_gpu(target: Target) -> bool:
 def draw_triton(logits_NV: torch.Tensor, keys_N2: torch.Tensor, ids_NV: torch.Tensor | None = None) -> torch.Tensor:
     """See the op."""
     lines, width = logits_NV.shape
-    parts = triton.cdiv(width, _BLOCK)
+    parts = cdiv(width, _BLOCK)
     values = logits_NV.new_empty((lines, parts))
     tokens = torch.empty((lines, parts), dtype=torch.int64, device=logits_NV.device)
     ids = tokens if ids_NV is None else ids_NV.contiguous()

@@ -19,6 +19,7 @@ from vllm.ops.triton.chain import CHAINED, follow
 from vllm.ops.triton.linear import few
 from vllm.ops.triton.linear_hopper import HAS_COPY_ENGINE
 from vllm.ops.triton.tiles import Tile
+from vllm.util.arith import cdiv, next_power_of_2
 
 _FEW, _PROCESSORS = 64, 132
 """Tokens up to which weights are read as fast as memory gives them; programs that an H100 or H200 runs at once."""
@@ -71,7 +72,7 @@ def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     wide = HAS_COPY_ENGINE and half and inputs % 128 == 0 and outputs % 64 == 0
     x = x if x.stride(1) == 1 and (not wide or x.stride(0) % 8 == 0) else x.contiguous()
     if wide and (rows <= _FEW // 2 or (rows <= _FEW and outputs > 8192)):
-        each = (64 + max(8, triton.next_power_of_2(rows))) * 128 * 2
+        each = (64 + max(8, next_power_of_2(rows))) * 128 * 2
         return few(x, weight, Tile(64, 128, 1, min(11, (200 << 10) // each), 4, "hopper"))
     return chain(x, weight, *_tile(rows, outputs, wide, half), copied=wide)
 
@@ -84,7 +85,7 @@ def _tile(rows: int, outputs: int, wide: bool, half: bool) -> tuple[int, int, in
         return (64, 32, 128, 4, 6)
 
     def time(tile: tuple[int, ...]) -> int:
-        return triton.cdiv(triton.cdiv(rows, tile[0]) * triton.cdiv(outputs, tile[1]), _PROCESSORS) * tile[-1]
+        return cdiv(cdiv(rows, tile[0]) * cdiv(outputs, tile[1]), _PROCESSORS) * tile[-1]
 
     return min(_TILES, key=time)[:5]
 
@@ -98,7 +99,7 @@ def chain(
     two = (x, weight)
     if copied:
         two = TensorDescriptor.from_tensor(x, [bm, bk]), TensorDescriptor.from_tensor(weight, [bn, bk])
-    _chain[(triton.cdiv(outputs, bn) * triton.cdiv(rows, bm),)](
+    _chain[(cdiv(outputs, bn) * cdiv(rows, bm),)](
         *two, out, rows, x.stride(0), outputs, inputs, bm, bn, bk, copied, stages, num_warps=warps, num_stages=stages,
         **CHAINED,
     )  # fmt: skip

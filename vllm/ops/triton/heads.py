@@ -9,6 +9,7 @@ import triton.language as tl
 from vllm.ops.heads import HeadsShape, split_heads
 from vllm.ops.table import Target
 from vllm.ops.triton.chain import CHAINED, follow
+from vllm.util.arith import cdiv, next_power_of_2
 
 
 @triton.jit
@@ -99,19 +100,19 @@ def split_heads_triton(
     heads = s.heads + 2 * s.kv_heads
     out = torch.empty((tokens, heads, s.dim), dtype=qkv_TJ.dtype, device=qkv_TJ.device)
     # why: many tokens fill the device by themselves, few need their heads spread over it
-    together = min(triton.next_power_of_2(heads), most or (16 if tokens >= 256 else 2))
+    together = min(next_power_of_2(heads), most or (16 if tokens >= 256 else 2))
     turned = 0 if cos_TR is None else cos_TR.shape[-1]
     if turned * 2 == s.dim and turned & (turned - 1) == 0 and together > 2 and not s.interleaved:
-        _halves[(tokens, triton.cdiv(heads, together))](
+        _halves[(tokens, cdiv(heads, together))](
             qkv_TJ, qkv_TJ if q_norm_D is None else q_norm_D, qkv_TJ if k_norm_D is None else k_norm_D, cos_TR, sin_TR,
             out, qkv_TJ.stride(0), s.eps, s.clip or 0.0, s.heads, s.kv_heads, turned, together,
             q_norm_D is not None, s.clip is not None, num_warps=4, **CHAINED,
         )  # fmt: skip
         return out.split((s.heads, s.kv_heads, s.kv_heads), 1)
-    _heads[(tokens, triton.cdiv(heads, together))](
+    _heads[(tokens, cdiv(heads, together))](
         qkv_TJ, qkv_TJ if q_norm_D is None else q_norm_D, qkv_TJ if k_norm_D is None else k_norm_D,
         qkv_TJ if cos_TR is None else cos_TR, qkv_TJ if sin_TR is None else sin_TR, out, qkv_TJ.stride(0), s.eps,
-        s.clip or 0.0, s.heads, s.kv_heads, s.dim, triton.next_power_of_2(s.dim), together, turned,
+        s.clip or 0.0, s.heads, s.kv_heads, s.dim, next_power_of_2(s.dim), together, turned,
         q_norm_D is not None, s.clip is not None, s.interleaved, num_warps=4 if together > 2 else 1, **CHAINED,
     )  # fmt: skip
     return out.split((s.heads, s.kv_heads, s.kv_heads), 1)

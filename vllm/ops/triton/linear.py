@@ -26,6 +26,7 @@ from vllm.ops.triton.linear_wide_e4m3 import can_wide, run_wide_e4m3, serves_wid
 from vllm.ops.triton.round import in_e4m3
 from vllm.ops.triton.small import GROUP, empty_small, group_of, height_of, in_columns
 from vllm.ops.triton.tiles import Tile, most_rows, tile_of
+from vllm.util.arith import cdiv, next_power_of_2
 
 _SHARED = 200 << 10
 
@@ -230,7 +231,7 @@ def few(
         out = torch.empty((rows, wide) if small is None else 0, dtype=x.dtype, device=device)
     norm, scaled, sums = following if following is not None else (out, out, out)
     shares = 0 if folded is None else folded.squares.shape[0]
-    folds = shares, triton.next_power_of_2(max(1, shares)), act, following is not None, bias is not None
+    folds = shares, next_power_of_2(max(1, shares)), act, following is not None, bias is not None
     memory = (
         out if rates is None else rates,
         out if bias is None else bias,
@@ -242,12 +243,12 @@ def few(
         sums,
     )
     if tile.way == "lone" and isinstance(x, torch.Tensor):
-        _lone[(triton.cdiv(wide, tile.bn),)](
-            x, weight, *memory, x.stride(0), eps, outputs, inputs, triton.next_power_of_2(inputs), rows, tile.bn,
+        _lone[(cdiv(wide, tile.bn),)](
+            x, weight, *memory, x.stride(0), eps, outputs, inputs, next_power_of_2(inputs), rows, tile.bn,
             *folds, rates is not None, num_warps=tile.warps, **CHAINED,
         )  # fmt: skip
         return out
-    grid, parts, waiting = (triton.cdiv(wide, tile.bn), tile.splits), out, out
+    grid, parts, waiting = (cdiv(wide, tile.bn), tile.splits), out, out
     if tile.splits > 1:
         parts = torch.empty((tile.splits, max(16, height), outputs), dtype=torch.float32, device=device)
         waiting = tickets(device, grid[0])
@@ -321,7 +322,7 @@ def fold_triton(
     values, scales = (scaled.values, scaled.scale) if isinstance(scaled, Quantized) else (scaled, squares)
     _fold[(rows,)](
         source, weight_E, source if ids_T is None else ids_T, stream, values, squares, scales, dim,
-        triton.next_power_of_2(dim), GROUP if small else 0, height_of(rows), ids_T is not None, num_warps=4, **CHAINED,
+        next_power_of_2(dim), GROUP if small else 0, height_of(rows), ids_T is not None, num_warps=4, **CHAINED,
     )  # fmt: skip
     return Folded(stream, scaled, squares)
 
@@ -356,6 +357,6 @@ def linear_fold_triton(
     scaled: torch.Tensor | Quantized = torch.empty_like(hidden_TE)
     if isinstance(x_TI, Quantized):
         scaled = empty_small(rows, outputs, tile.bn, hidden_TE.dtype, hidden_TE.device)
-    sums = torch.empty((triton.cdiv(outputs, tile.bn), rows), dtype=torch.float32, device=hidden_TE.device)
+    sums = torch.empty((cdiv(outputs, tile.bn), rows), dtype=torch.float32, device=hidden_TE.device)
     few(x_TI, weight, tile, rates=rates, out=hidden_TE, following=(weight_E, scaled, sums))
     return Folded(hidden_TE, scaled, sums)

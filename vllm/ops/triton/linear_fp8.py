@@ -18,6 +18,7 @@ from vllm.ops.table import Target
 from vllm.ops.triton.chain import CHAINED, IS_CHAINED, follow, tickets
 from vllm.ops.triton.linear_fp8_tiles import Tile, tile_of
 from vllm.ops.triton.quantize import quantize_triton
+from vllm.util.arith import cdiv, next_power_of_2
 
 _LINE = 128
 """Bytes that one request brings into the cache."""
@@ -136,13 +137,13 @@ def few(x: Quantized, packed: Fp8Weight, bias: torch.Tensor | None, tile: Tile) 
     rows, (outputs, inputs) = x.shape[0], packed.data_OE.shape
     device = x.values.device
     out = torch.empty((rows, outputs), dtype=x.dtype, device=device)
-    grid = (triton.cdiv(outputs, tile.bn), tile.splits, triton.cdiv(rows, tile.bm))
+    grid = (cdiv(outputs, tile.bn), tile.splits, cdiv(rows, tile.bm))
     parts, waiting = out, out
     if tile.splits > 1:
         parts = torch.empty((tile.splits, grid[2] * tile.bm, outputs), dtype=torch.float32, device=device)
         waiting = tickets(device, grid[0] * grid[2])
     even = outputs % tile.bn == 0 and inputs % (tile.bk * tile.splits) == 0
-    ahead = min(tile.ahead, triton.next_power_of_2(triton.cdiv(inputs, tile.splits * _LINE)))
+    ahead = min(tile.ahead, next_power_of_2(cdiv(inputs, tile.splits * _LINE)))
     _few[grid](
         x.values, packed.data_OE, x.scale, packed.scale, out if bias is None else bias, out, parts, waiting, rows,
         outputs, inputs, x.values.stride(0), tile.bm, tile.bn, tile.bk, tile.splits, even, ahead, x.scale.dim() == 0,
@@ -157,7 +158,7 @@ def many(
     """The kernel for many rows."""
     rows, (outputs, inputs) = x.shape[0], packed.data_OE.shape
     out = torch.empty((rows, outputs), dtype=x.dtype, device=x.values.device)
-    _many[(triton.cdiv(rows, bm) * triton.cdiv(outputs, bn),)](
+    _many[(cdiv(rows, bm) * cdiv(outputs, bn),)](
         x.values, packed.data_OE, x.scale, packed.scale, out if bias is None else bias, out, rows, outputs, inputs,
         x.values.stride(0), bm, bn, packed.block[1] or 128, 8, inputs % (packed.block[1] or 128) == 0,
         x.scale.dim() == 0, bias is not None, *packed.block, num_warps=warps, num_stages=stages, **CHAINED,

@@ -6,7 +6,6 @@ goes to the next map leaves in the same form. Called by: linear.
 """
 
 import torch
-import triton
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
@@ -15,6 +14,7 @@ from vllm.ops.quantize import Quantized
 from vllm.ops.triton.chain import CHAINED
 from vllm.ops.triton.linear_hopper import described
 from vllm.ops.triton.tiles import Tile
+from vllm.util.arith import next_power_of_2
 
 
 @gluon.jit
@@ -185,6 +185,6 @@ def run_hopper_e4m3(
     _few[grid](
         described(weight, tile.bn, tile.bk), described(x.values, height, tile.bk), x.scale,
         *memory, memory[0] if small is None else small.scale, x.shape[0], eps, outputs, inputs, height, tile.bn,
-        tile.bk, inputs // groups, triton.next_power_of_2(groups // tile.splits), tile.splits, tile.stages, *folds,
+        tile.bk, inputs // groups, next_power_of_2(groups // tile.splits), tile.splits, tile.stages, *folds,
         small is not None, tile.warps, num_warps=tile.warps, **CHAINED,
     )  # fmt: skip

@@ -10,7 +10,6 @@ a row stays within four threads. Called by: linear.
 """
 
 import torch
-import triton
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
@@ -27,6 +26,7 @@ from vllm.ops.triton.chip import the_chip
 from vllm.ops.triton.linear_hopper import HAS_COPY_ENGINE, described
 from vllm.ops.triton.small import group_of
 from vllm.ops.triton.tiles import Tile
+from vllm.util.arith import next_power_of_2
 
 HEIGHT = 128
 """Tokens of a call, with room for those that are not there."""
@@ -299,7 +299,7 @@ def run_wide_e4m3(
     shares, _, act, add, bias = folds
     assert tile.splits == 1 or not act, "a gated weight is not cut along K"
     groups, each = x.scale.shape[1], (tile.bn * (2 if act else 1) + HEIGHT) * _BK
-    held = triton.next_power_of_2(groups // tile.splits)
+    held = next_power_of_2(groups // tile.splits)
     stages = min(tile.stages, (_ROOM - held * 512 - tile.bn * 16) // each)
     _wide[grid](
         described(weight, tile.bn, _BK), described(x.values, 64, _BK), x.scale, *memory,

@@ -26,6 +26,7 @@ from vllm.ops.triton.moe_join import Ends, Onto, add_onto, empty_ends, joined
 from vllm.ops.triton.moe_many import by_hopper, by_library, hopper_products
 from vllm.ops.triton.moe_sort import Sorted, sort
 from vllm.ops.triton.moe_tiles import Tiles, tiles
+from vllm.util.arith import cdiv, next_power_of_2
 
 _MANY = 64
 """From this many (token, expert) pairs per expert on kernels for many rows are faster."""
@@ -299,9 +300,9 @@ def up_product(
     num, width, t, top_k = up.shape[0], x.shape[1], z.up, weights.shape[1]
     order, blocks, most, tokens, way, renormalize = _blocks(s, z.bm)
     h = torch.empty((weights.numel(), inter), dtype=x.dtype, device=x.device)
-    _up[(most, triton.cdiv(inter, t.bn))](
+    _up[(most, cdiv(inter, t.bn))](
         x, up, weights, weights if factors is None else factors, h, order, blocks, tokens, x.stride(0), width, num,
-        triton.next_power_of_2(num), inter, top_k, triton.next_power_of_2(top_k), z.bm, t.bn, t.bk, KINDS[act],
+        next_power_of_2(num), inter, top_k, next_power_of_2(top_k), z.bm, t.bn, t.bk, KINDS[act],
         up.shape[1] == 2 * inter, way, t.turned, renormalize, factors is not None, num_warps=t.warps,
         num_stages=t.stages, **CHAINED,
     )  # fmt: skip
@@ -311,12 +312,12 @@ def up_product(
 def down_alone(h: torch.Tensor, down: torch.Tensor, chosen: torch.Tensor, z: Tiles, onto: Onto | None = None) -> Ends:
     """The sum over each token's experts of down, from rows that are weighted: [T, E]."""
     (_, width, inter), (tokens, top_k), t = down.shape, chosen.shape, z.down
-    tiles, inputs = triton.cdiv(width, t.bn), top_k * inter
+    tiles, inputs = cdiv(width, t.bn), top_k * inter
     ends = empty_ends(onto, tokens, width, tiles, h.dtype, h.device)
     head = 1 << (inputs.bit_length() - 1)
     _down_alone[(tokens, tiles)](
         h, down, chosen, *(onto or ends[:2]), *ends, tokens, width, inter, top_k, t.bn, head,
-        triton.next_power_of_2(max(1, inputs - head)), onto is not None, num_warps=t.warps, **CHAINED,
+        next_power_of_2(max(1, inputs - head)), onto is not None, num_warps=t.warps, **CHAINED,
     )  # fmt: skip
     return ends
 
@@ -335,9 +336,9 @@ def down_product(
     y = torch.empty((pairs, width), dtype=kept, device=h.device)
     order, blocks, most, tokens, way, renormalize = _blocks(s, z.bm)
     top_k = weights.shape[1]
-    _down[(most, triton.cdiv(width, t.bn))](
-        h, down, weights, y, order, blocks, tokens, width, num, triton.next_power_of_2(num), inter, top_k,
-        triton.next_power_of_2(top_k), z.bm, t.bn, t.bk, way, t.turned, renormalize, num_warps=t.warps,
+    _down[(most, cdiv(width, t.bn))](
+        h, down, weights, y, order, blocks, tokens, width, num, next_power_of_2(num), inter, top_k,
+        next_power_of_2(top_k), z.bm, t.bn, t.bk, way, t.turned, renormalize, num_warps=t.warps,
         num_stages=t.stages, **CHAINED,
     )  # fmt: skip
     return y

@@ -17,6 +17,7 @@ from vllm.ops.moe import choose
 from vllm.ops.table import Target
 from vllm.ops.triton.chain import CHAINED, behind, follow, lead
 from vllm.ops.triton.moe_sort import CHUNK
+from vllm.util.arith import cdiv, next_power_of_2
 
 
 @triton.jit
@@ -218,7 +219,7 @@ class Picked:
 
 def can_pick(tokens: int, num: int) -> bool:
     """Whether tokens are few, and a program can hold the values of them all."""
-    return tokens <= 128 and triton.next_power_of_2(tokens) * triton.next_power_of_2(num) <= 1 << 14
+    return tokens <= 128 and next_power_of_2(tokens) * next_power_of_2(num) <= 1 << 14
 
 
 def pick(
@@ -238,11 +239,11 @@ def pick(
     factors = None if squares is None else torch.empty(tokens, dtype=torch.float32, device=x.device)
     order = torch.empty((tokens, top_k) if alone else (num, tokens), dtype=torch.int32, device=x.device)
     counts = torch.empty(num, dtype=torch.int32, device=x.device)
-    high, wide = triton.next_power_of_2(tokens), triton.next_power_of_2(num)
+    high, wide = next_power_of_2(tokens), next_power_of_2(num)
     shares = 0 if squares is None else squares.shape[0]
     _pick[(num,)](
         logits, logits if squares is None else squares, weights if factors is None else factors, weights, order, counts,
-        tokens, eps, width, num, wide, high, top_k, splits, shares, triton.next_power_of_2(max(1, shares)), renormalize,
+        tokens, eps, width, num, wide, high, top_k, splits, shares, next_power_of_2(max(1, shares)), renormalize,
         alone, num_warps=8 if high * wide > 1 << 13 else 4, **CHAINED,
     )  # fmt: skip
     return Picked(weights, order, counts, factors, renormalize, alone)
@@ -251,8 +252,8 @@ def pick(
 def _product(x: torch.Tensor, router: torch.Tensor, splits: int, bt: int, bx: int, be: int) -> torch.Tensor:
     (tokens, width), num = x.shape, router.shape[0]
     logits = torch.empty((splits, tokens, num), dtype=torch.float32, device=x.device)
-    bx = min(bx, max(16, triton.next_power_of_2(num)))
-    grid = (triton.cdiv(tokens, bt), triton.cdiv(num, bx), splits)
+    bx = min(bx, max(16, next_power_of_2(num)))
+    grid = (cdiv(tokens, bt), cdiv(num, bx), splits)
     _logits[grid](
         x, router, logits, tokens, x.stride(0), width, num, bt, bx, be, splits, num_warps=4, num_stages=3, **CHAINED
     )
@@ -274,12 +275,12 @@ def chosen(
     few = fixed or tokens <= 32
     splits = 8 if few else 2 if tokens <= 128 else 1
     sizes = (16, 16, 256) if few else (32, 32, 128) if tokens <= 2048 else (64, 128, 64)
-    logits, wide = _product(x_TE, packed, splits, *sizes), triton.next_power_of_2(num)
+    logits, wide = _product(x_TE, packed, splits, *sizes), next_power_of_2(num)
     weights = torch.empty((tokens, top_k), dtype=torch.float32, device=x_TE.device)
     ids = torch.empty((tokens, top_k), dtype=torch.int32, device=x_TE.device)
     if splits == 1:
-        _top_many[(triton.cdiv(tokens, 4),)](
-            logits, weights, ids, tokens, num, wide, top_k, triton.next_power_of_2(top_k), renormalize, 4, num_warps=4,
+        _top_many[(cdiv(tokens, 4),)](
+            logits, weights, ids, tokens, num, wide, top_k, next_power_of_2(top_k), renormalize, 4, num_warps=4,
             **CHAINED,
         )  # fmt: skip
         assert squares is None, "norms are folded for few tokens only"
@@ -288,7 +289,7 @@ def chosen(
     shares = 0 if squares is None else squares.shape[0]
     _top[(tokens,)](
         logits, logits if squares is None else squares, factors, weights, ids, tokens, eps, width, num, wide, top_k,
-        splits, shares, triton.next_power_of_2(max(1, shares)), renormalize, num_warps=4, **CHAINED,
+        splits, shares, next_power_of_2(max(1, shares)), renormalize, num_warps=4, **CHAINED,
     )  # fmt: skip
     return weights, ids, factors
 
@@ -298,12 +299,12 @@ def choose_many(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Weights, experts and how many pairs each expert has in each chunk of tokens. For at most 128 experts."""
     (tokens, width), num = x.shape, router.shape[0]
-    wide, chunks = max(16, triton.next_power_of_2(num)), triton.cdiv(tokens, CHUNK)
+    wide, chunks = max(16, next_power_of_2(num)), cdiv(tokens, CHUNK)
     weights = torch.empty((tokens, top_k), dtype=torch.float32, device=x.device)
     ids = torch.empty((tokens, top_k), dtype=torch.int32, device=x.device)
     counts = torch.empty((chunks, wide), dtype=torch.int32, device=x.device)
     _choose_many[(chunks,)](
-        x, router, weights, ids, counts, tokens, x.stride(0), width, num, wide, top_k, triton.next_power_of_2(top_k),
+        x, router, weights, ids, counts, tokens, x.stride(0), width, num, wide, top_k, next_power_of_2(top_k),
         renormalize, CHUNK, 64, num_warps=8, num_stages=4 if x.element_size() == 2 else 2, **CHAINED,
     )  # fmt: skip
     return weights, ids, counts

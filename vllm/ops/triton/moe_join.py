@@ -13,6 +13,7 @@ from vllm.ops.moe import Apart, add_apart_rms_norm
 from vllm.ops.table import Target
 from vllm.ops.triton.chain import CHAINED, follow
 from vllm.ops.triton.norm import warps_of
+from vllm.util.arith import cdiv, next_power_of_2
 
 Onto = tuple[torch.Tensor, torch.Tensor]
 """The stream that the result is added to, and the weight of the norm behind."""
@@ -92,7 +93,7 @@ def add_apart_rms_norm_triton(
     out = torch.empty((tokens, width), dtype=residual.dtype, device=residual.device)
     _join_norm[(tokens,)](
         a.results_PE, a.weights_TA, a.results_PE if a.place_P is None else a.place_P, residual,
-        residual if weight is None else weight, out, residual.stride(0), eps, width, triton.next_power_of_2(width),
+        residual if weight is None else weight, out, residual.stride(0), eps, width, next_power_of_2(width),
         a.weights_TA.shape[1], a.place_P is not None, weight is not None, num_warps=warps_of(width), **CHAINED,
     )  # fmt: skip
     return residual, out
@@ -111,8 +112,8 @@ def empty_ends(
 def joined(a: Apart, dtype: torch.dtype, onto: Onto | None) -> Ends:
     """Every token's experts added."""
     (tokens, top_k), width = a.weights_TA.shape, a.results_PE.shape[1]
-    block = min(1024 if tokens > 64 else 256, triton.next_power_of_2(width))
-    shares = triton.cdiv(width, block)
+    block = min(1024 if tokens > 64 else 256, next_power_of_2(width))
+    shares = cdiv(width, block)
     ends = empty_ends(onto, tokens, width, shares, dtype, a.results_PE.device)
     _join[(tokens, shares)](
         a.results_PE, a.weights_TA, a.weights_TA if a.place_P is None else a.place_P, *(onto or ends[:2]), *ends, width,

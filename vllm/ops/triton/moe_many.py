@@ -15,6 +15,7 @@ from vllm.ops.triton.activation import activate_mul_triton
 from vllm.ops.triton.chain import CHAINED, follow
 from vllm.ops.triton.chip import for_hopper
 from vllm.ops.triton.moe_sort import Sorted, sort
+from vllm.util.arith import cdiv, next_power_of_2
 from vllm.util.log import get_logger
 
 log = get_logger(__name__)
@@ -56,8 +57,8 @@ def spread_rows(x: torch.Tensor, s: Sorted, top_k: int) -> torch.Tensor:
     """The rows of all pairs in sorted order."""
     tokens, width = x.shape
     rows = torch.empty((tokens * top_k, width), dtype=x.dtype, device=x.device)
-    block = min(2048, triton.next_power_of_2(width))
-    grid = (tokens, triton.cdiv(width, block))
+    block = min(2048, next_power_of_2(width))
+    grid = (tokens, cdiv(width, block))
     _spread[grid](x, s.place, rows, x.stride(0), width, top_k, block, num_warps=4, **CHAINED)
     return rows
 

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from vllm.ops.triton.chain import CHAINED, follow
+from vllm.util.arith import cdiv, next_power_of_2
 
 _FEW = 2048
 _CHUNK = 1024
@@ -165,18 +166,18 @@ def sort(chosen: torch.Tensor, num: int, bm: int) -> Sorted:
     words = torch.empty((2 * pairs + 3 * most + num,), dtype=torch.int32, device=device)
     order, place, flat, ends = words.split((pairs, pairs, 3 * most, num))
     s = Sorted(order, place, flat.view(most, 3), ends, most)
-    wide = triton.next_power_of_2(num + 1)
+    wide = next_power_of_2(num + 1)
     if pairs <= _FEW:
         _sort_few[(num,)](
-            chosen, order, place, flat, ends, pairs, num, wide, triton.next_power_of_2(pairs), bm, most,
+            chosen, order, place, flat, ends, pairs, num, wide, next_power_of_2(pairs), bm, most,
             num_warps=4, **CHAINED,
         )  # fmt: skip
         return s
-    chunks = triton.cdiv(pairs, _CHUNK)
+    chunks = cdiv(pairs, _CHUNK)
     counts, starts = torch.empty((2, chunks * wide), dtype=torch.int32, device=device)
     _count[(chunks,)](chosen, counts, pairs, wide, _CHUNK, num_warps=4, **CHAINED)
     _add_up[(num,)](
-        counts, starts, flat, ends, chunks, num, wide, triton.next_power_of_2(chunks), bm, most, num_warps=4, **CHAINED
+        counts, starts, flat, ends, chunks, num, wide, next_power_of_2(chunks), bm, most, num_warps=4, **CHAINED
     )
     _place[(chunks,)](chosen, starts, order, place, pairs, wide, _CHUNK, num_warps=4, **CHAINED)
     return s

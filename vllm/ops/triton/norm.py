@@ -7,6 +7,7 @@ import triton.language as tl
 from vllm.ops.norm import add_rms_norm, rms_norm
 from vllm.ops.table import Target
 from vllm.ops.triton.chain import CHAINED, follow
+from vllm.util.arith import next_power_of_2
 
 
 @triton.jit
@@ -42,7 +43,7 @@ def rms_norm_triton(x: torch.Tensor, weight: torch.Tensor | None, eps: float) ->
     rows = x.reshape(-1, dim)
     out = torch.empty(rows.shape, dtype=x.dtype, device=x.device)
     _norm[(rows.shape[0],)](
-        rows, rows, rows if weight is None else weight, out, rows.stride(0), 0, eps, dim, triton.next_power_of_2(dim),
+        rows, rows, rows if weight is None else weight, out, rows.stride(0), 0, eps, dim, next_power_of_2(dim),
         weight is not None, False, num_warps=warps_of(dim), **CHAINED,
     )  # fmt: skip
     return out.view(x.shape)
@@ -57,6 +58,6 @@ def add_rms_norm_triton(
     out = torch.empty((rows, dim), dtype=x.dtype, device=x.device)
     _norm[(rows,)](
         x, residual, x if weight is None else weight, out, x.stride(0), residual.stride(0), eps, dim,
-        triton.next_power_of_2(dim), weight is not None, True, num_warps=warps_of(dim), **CHAINED,
+        next_power_of_2(dim), weight is not None, True, num_warps=warps_of(dim), **CHAINED,
     )  # fmt: skip
     return residual, out

@@ -19,6 +19,7 @@ from vllm.ops.rows import FORBIDDEN, SEEN, RowState, pick_any
 from vllm.ops.table import Target
 from vllm.ops.triton.chain import CHAINED, follow
 from vllm.ops.triton.rows import _keys, _winner, pick_lines
+from vllm.util.arith import cdiv
 
 _BLOCK, _CHUNK = 4096, 8192
 
@@ -177,7 +178,7 @@ def pick_any_triton(
     o, (lines, width) = state.options, logits_NV.shape
     assert o is not None, "rows without options are for `pick`"
     cuts = o.top_k, o.top_p, o.min_p
-    _apply[(lines, triton.cdiv(width, _BLOCK))](
+    _apply[(lines, cdiv(width, _BLOCK))](
         logits_NV, rows_N, lens_N, state.temperature, state.free_at, state.forbidden, *cuts, o.presence, o.frequency,
         o.repetition, o.count_slot, o.bias_slot, o.counts, o.bias, width, logits_NV.stride(0), SEEN, FORBIDDEN, _BLOCK,
         num_warps=8, enable_fp_fusion=False, **CHAINED,

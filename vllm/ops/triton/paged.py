@@ -6,11 +6,11 @@ Called by: attention, decode, decode_hopper.
 from dataclasses import dataclass
 
 import torch
-import triton
 
 from vllm.ops.attention import AttentionShape
 from vllm.ops.batch import Batch, GroupBatch
 from vllm.ops.heads import HeadsShape
+from vllm.util.arith import next_power_of_2
 
 
 @dataclass(slots=True)
@@ -35,8 +35,8 @@ class Sizes:
     def __init__(self, shape: AttentionShape, block_size: int) -> None:
         self.kv, self.g = shape.kv_heads, shape.heads // shape.kv_heads
         self.d, self.n, self.p = shape.dim, shape.v_dim, block_size
-        self.dp = max(16, triton.next_power_of_2(self.d))
-        self.np = max(16, triton.next_power_of_2(self.n))
+        self.dp = max(16, next_power_of_2(self.d))
+        self.np = max(16, next_power_of_2(self.n))
 
 
 @dataclass(slots=True)

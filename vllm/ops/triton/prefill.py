@@ -17,6 +17,7 @@ import triton.language as tl
 from vllm.ops.attention import AttentionShape
 from vllm.ops.batch import Batch
 from vllm.ops.triton.chain import CHAINED, follow
+from vllm.util.arith import next_power_of_2
 
 
 @dataclass(slots=True)
@@ -218,9 +219,9 @@ def prefill_plain(q: torch.Tensor, c: PrefillCall, batch: Batch, first: int, out
     """Sequences from `first` on; q [T, H, D] and out [T, H, N] hold the whole step."""
     s, itemsize = c.shape, q.dtype.itemsize
     group = s.heads // s.kv_heads
-    padded = triton.next_power_of_2(group)
+    padded = next_power_of_2(group)
     per_tile = max(1, z.rows // padded)
-    dp, np = max(16, triton.next_power_of_2(s.dim)), max(16, triton.next_power_of_2(s.v_dim))
+    dp, np = max(16, next_power_of_2(s.dim)), max(16, next_power_of_2(s.v_dim))
     keys = min(c.block_size, 64 if itemsize == 2 or dp <= 64 else 32)
     room = (200 << 10) - per_tile * padded * dp * itemsize
     stages = max(1, min(z.stages, room // (keys * (dp + np) * itemsize)))

@@ -15,7 +15,6 @@ multiplied by zero. Called by: attention.
 from dataclasses import dataclass
 
 import torch
-import triton
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
@@ -31,6 +30,7 @@ from vllm.ops.attention import AttentionShape
 from vllm.ops.batch import Batch
 from vllm.ops.triton.chip import the_chip
 from vllm.ops.triton.prefill import PrefillCall, find_work
+from vllm.util.arith import next_power_of_2
 
 
 @gluon.jit
@@ -329,7 +329,7 @@ def prefill_hopper(
     s, p = c.shape, c.block_size
     z = z or _TILES[s.dim]
     group = s.heads // s.kv_heads
-    padded = triton.next_power_of_2(group)
+    padded = next_power_of_2(group)
     half = 64 // padded
     work = find_work(batch, first, 2 * half, s.window)
     rows = c.flat.as_strided((c.flat.shape[0] * c.flat.stride(0) // s.dim, s.dim), (s.dim, 1))

@@ -22,6 +22,7 @@ from vllm.ops.table import Target
 from vllm.ops.triton.activation import KINDS, gated
 from vllm.ops.triton.chain import CHAINED, follow
 from vllm.ops.triton.round import round_e4m3
+from vllm.util.arith import cdiv, next_power_of_2
 
 
 @triton.jit
@@ -148,7 +149,7 @@ def _room(rows: int, width: int, dtype: torch.dtype, device: torch.device, intak
 
 
 def _sizes(width: int, intake: Intake) -> tuple[int, int, int, bool]:
-    return width, max(triton.next_power_of_2(width), intake.group), intake.group, intake.static is not None
+    return width, max(next_power_of_2(width), intake.group), intake.group, intake.static is not None
 
 
 @quantize.kernel("triton", when=_on_gpu)
@@ -205,7 +206,7 @@ def activate_mul_quantize_triton(x_TJ: torch.Tensor, act: str, intake: Intake) -
         return activate_mul_quantize(x_TJ, act, intake)  # type: ignore[no-any-return]
     rows, half = x_TJ.shape[0], x_TJ.shape[1] // 2
     out = _room(rows, half, x_TJ.dtype, x_TJ.device, intake)
-    parts = triton.cdiv(half, _PART)
+    parts = cdiv(half, _PART)
     if rows <= _FEW and parts > 1 and not intake.group and intake.static is None:
         y = torch.empty((rows, half), dtype=x_TJ.dtype, device=x_TJ.device)
         most = torch.empty((rows, parts), dtype=torch.float32, device=x_TJ.device)
@@ -213,7 +214,7 @@ def activate_mul_quantize_triton(x_TJ: torch.Tensor, act: str, intake: Intake) -
             x_TJ, y, most, x_TJ.stride(0), half, _PART, parts, KINDS[act], num_warps=4, **CHAINED
         )
         _finish[(rows, parts)](
-            y, most, out.values, out.scale, half, _PART, parts, triton.next_power_of_2(parts), num_warps=4, **CHAINED
+            y, most, out.values, out.scale, half, _PART, parts, next_power_of_2(parts), num_warps=4, **CHAINED
         )
         return out
     _activate[(rows,)](

@@ -16,6 +16,7 @@ from vllm.ops.table import Target
 from vllm.ops.triton.chain import CHAINED, follow, tickets
 from vllm.ops.triton.chip import the_chip
 from vllm.ops.triton.draw import _log1p, _mix
+from vllm.util.arith import cdiv, next_power_of_2
 
 _BLOCK, _PROGRAMS = 1024, 132 * 7
 """Logits that a program reads at a time; programs that an H100 or H200 runs at once (many lines: twice as many)."""
@@ -233,10 +234,10 @@ def gather_rows_triton(rows_N: torch.Tensor, state: RowState) -> Gathered:
     slots, tables = [], []
     for table, size in zip(state.tables, state.block_sizes, strict=True):
         width = table.shape[1]
-        chunk = min(1024, triton.next_power_of_2(width))
+        chunk = min(1024, next_power_of_2(width))
         slots.append(torch.empty(lines, dtype=torch.int64, device=device))
         tables.append(torch.empty((lines, width), dtype=torch.int32, device=device))
-        _gather[(lines, triton.cdiv(width, chunk))](
+        _gather[(lines, cdiv(width, chunk))](
             rows_N, state.last, state.computed, table, token_ids, positions, seq_lens, slots[-1], tables[-1], width,
             size, chunk, num_warps=1, **CHAINED,
         )  # fmt: skip
@@ -259,9 +260,9 @@ def pick_lines(
 ) -> torch.Tensor:
     """Choose for all lines, or with `options` for those that are not cut; the others' places are left empty."""
     lines, width = logits_NV.shape
-    chunks, device = triton.cdiv(width, _BLOCK), logits_NV.device
-    each = triton.cdiv(chunks, max(1, min(chunks, _PROGRAMS * (1 if lines < 64 else 2) // lines)))
-    parts = triton.cdiv(chunks, each)
+    chunks, device = cdiv(width, _BLOCK), logits_NV.device
+    each = cdiv(chunks, max(1, min(chunks, _PROGRAMS * (1 if lines < 64 else 2) // lines)))
+    parts = cdiv(chunks, each)
     values = torch.empty((lines, parts), dtype=torch.float32, device=device)
     tokens = torch.empty((lines, parts), dtype=torch.int32, device=device)
     out = torch.empty(lines, dtype=torch.int64, device=device)
@@ -270,7 +271,7 @@ def pick_lines(
     _best[(lines, parts)](
         logits_NV, rows_N, lens_N, state.temperature, state.seed, state.free_at, state.forbidden, *cuts, values, tokens,
         tickets(device, lines), state.last, state.computed, state.last if told is None else told, out, width,
-        logits_NV.stride(0), each, LARGEST_U, FORBIDDEN, _BLOCK, triton.next_power_of_2(chunks),
+        logits_NV.stride(0), each, LARGEST_U, FORBIDDEN, _BLOCK, next_power_of_2(chunks),
         state.last.shape[0] - 1, options is not None, 0 if told is None else PLACES, num_warps=4, **CHAINED,
     )  # fmt: skip
     return out

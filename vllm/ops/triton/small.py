@@ -5,9 +5,9 @@ Called by: linear, linear_hopper_e4m3, decode.
 """
 
 import torch
-import triton
 
 from vllm.ops.quantize import FP8, Quantized
+from vllm.util.arith import next_power_of_2
 
 GROUP = 128
 """Columns that share a scale, where no tile or head says otherwise."""
@@ -15,7 +15,7 @@ GROUP = 128
 
 def height_of(rows: int) -> int:
     """Tokens of a tile: it holds all."""
-    return max(8, int(triton.next_power_of_2(rows)))
+    return max(8, int(next_power_of_2(rows)))
 
 
 def empty_small(rows: int, width: int, group: int, dtype: torch.dtype, device: torch.device) -> Quantized:

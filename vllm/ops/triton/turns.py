@@ -7,6 +7,7 @@ import triton.language as tl
 from vllm.ops.rope import turns
 from vllm.ops.table import Target
 from vllm.ops.triton.chain import CHAINED, follow
+from vllm.util.arith import next_power_of_2
 
 
 @triton.jit
@@ -30,5 +31,5 @@ def turns_triton(
     """See the op."""
     tokens, half = positions_T.shape[0], cos_PR.shape[1]
     cos, sin = cos_PR.new_empty((2, tokens, half))
-    _turns[(tokens,)](positions_T, cos_PR, sin_PR, cos, sin, half, triton.next_power_of_2(half), num_warps=1, **CHAINED)
+    _turns[(tokens,)](positions_T, cos_PR, sin_PR, cos, sin, half, next_power_of_2(half), num_warps=1, **CHAINED)
     return cos, sin
