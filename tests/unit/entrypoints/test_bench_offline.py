@@ -74,7 +74,8 @@ def test_startup_names_every_second(tmp_path, capsys):
     assert main(["bench", "startup", *TINY, "--num-iters-warm", "0", *files]) == 0
     got = json.loads(file.read_text())
     stages = got["stages"]["cold"]
-    assert list(stages) == ["python", "import", "config", "planning", "torch", "weights", "kernels", "other", "first"]
+    named = ["python", "import", "config", "planning", "device", "torch", "weights", "kernels", "other", "first"]
+    assert list(stages) == named
     assert all(seconds > 0 for seconds in stages.values())
     assert got["avg_cold_startup_time"] == pytest.approx(sum(stages.values()))
     assert got["avg_warm_startup_time"] is None and got["warm_startup_times"] == []

@@ -3,8 +3,9 @@
     python   from being started to this file's first line
     import   `from vllm import LLM, SamplingParams`
     config   the arguments, read and checked
-    planning the model's folder, its description, the device's facts, the Plan
-    torch    importing torch and the rooms of the worker
+    planning the model's folder, its description, the Plan
+    device   its facts: where there is a GPU, torch is imported for them
+    torch    importing torch, where it was not, and the rooms of the worker
     weights  reading them and placing them on the device
     kernels  building the network: kernels, graphs, cache, buffers
     workers  in place of the three before, where workers are processes of their own
@@ -71,6 +72,7 @@ def measure(spawned: float, keywords: dict) -> tuple[dict[str, float], dict[str,
     ready = time.perf_counter() - began
     inside = sum(stages.seconds.get(name, 0.0) for name in ("planning", "torch", "weights", "kernels", "workers"))
     stages.seconds["other"] = max(0.0, ready - inside)
+    stages.seconds["planning"] -= stages.seconds["device"]
     prompt = {"prompt_token_ids": [2, 3, 4, 5]}
     params = params_class(max_tokens=1, temperature=0.0, detokenize=False)
     stages.timed("first", llm.generate)([prompt], params, use_tqdm=False)
@@ -80,12 +82,13 @@ def measure(spawned: float, keywords: dict) -> tuple[dict[str, float], dict[str,
     from vllm.entrypoints.bench.recorded import yardstick
 
     name = yardstick(plan.architecture, plan.num_parameters, plan.worker.quantization)
-    return stages.seconds, {"model": name or keywords.get("model") or "builtin", "device": device_facts().name}
+    return dict(stages.seconds), {"model": name or keywords.get("model") or "builtin", "device": device_facts().name}
 
 
 def _watch(assembly, stages) -> None:
     """Time the stages of `assembly.assemble` where they are called."""
     assembly.make_plan = stages.timed("planning", assembly.make_plan)
+    assembly.device_facts = stages.timed("device", assembly.device_facts)
     make_executor = assembly.make_executor
 
     def watched(workers):

@@ -24,6 +24,7 @@ STAGES = {
     "import": "import vllm",
     "config": "arguments",
     "planning": "planning",
+    "device": "device, on a GPU torch too",
     "torch": "import torch and kernels",
     "weights": "weights",
     "kernels": "kernels, graphs, cache",
