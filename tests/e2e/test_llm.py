@@ -45,6 +45,18 @@ def test_many_prompts_keep_their_order(llm: LLM) -> None:
     assert "Tokyo" in one(llm, prompts[1]).outputs[0].text
 
 
+def test_the_longest_of_a_batch_are_served_first() -> None:
+    prompts = [FRANCE, "Red and blue", "The sea is", "My friend", "In winter"]
+    params = [SamplingParams(temperature=0, max_tokens=n, ignore_eos=True) for n in (2, 12, 2, 12, 2)]
+    with LLM(max_model_len=256, max_num_seqs=2) as few:
+        outputs = few.generate(prompts, params, use_tqdm=False)
+        alone = [few.generate(*pair, use_tqdm=False)[0] for pair in zip(prompts, params, strict=True)]
+    assert [o.prompt for o in outputs] == prompts
+    assert [o.outputs[0].token_ids for o in outputs] == [o.outputs[0].token_ids for o in alone]
+    began = [o.metrics.scheduled_ts for o in outputs if o.metrics is not None]
+    assert max(began[1], began[3]) < began[0] <= began[2] <= began[4]
+
+
 def test_n_gives_different_texts_and_a_seed_repeats_them(llm: LLM) -> None:
     ask = {"n": 4, "temperature": 1.0, "seed": 7, "prompt": "Hello, my name is"}
     first, again = one(llm, **ask), one(llm, **ask)

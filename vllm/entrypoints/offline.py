@@ -5,6 +5,7 @@ together (assembly.py does). Invariant: a request that is refused has changed no
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from vllm.inputs import PromptType, TypedPrompt, normalize_prompt
 from vllm.outputs import RequestOutput
 from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.scheduler.batch import longest_first
 
 if TYPE_CHECKING:
     from vllm.config.args import EngineArgs
@@ -306,12 +308,16 @@ class LLMEngine:
     ) -> list[RequestOutput]:
         """Queue all, step until all are done, and return the final outputs in the order given.
 
-        An exception on the way (a failed request, Ctrl-C) drops the rest of this batch before it goes on.
+        They arrive at once, so the longest may be served first (scheduler/batch.py). An exception on the way (a failed
+        request, Ctrl-C) drops the rest of this batch before it goes on.
         """
         done: dict[str, RequestOutput] = {}
         try:
-            for delivery in deliveries:
-                self.add_checked(delivery)
+            requests = [delivery.taken.request for delivery in deliveries]
+            engine = self.assembled.engine
+            for i in longest_first(requests, engine.plan, engine.kv.plan):
+                engine.add(replace(requests[i], arrival=requests[0].arrival))
+                self._deliveries[requests[i].request_id] = deliveries[i]
             with between_steps() as pause:
                 while len(done) < len(deliveries):
                     pause()
