@@ -6,7 +6,8 @@ linear maps compute what such a checkpoint says: restored weights times inputs t
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,20 @@ class Layout:
     """The scale as the file has it."""
     inputs: str = "token"
     """The same of inputs: token, tensor (a number in the file) or group."""
+    block: int = BLOCK
+    """Rows and columns of a block, columns of a group."""
+
+
+def in_blocks(layout: Layout, block: int) -> Layout:
+    """The layout with blocks and groups of another size, where it has them."""
+    config = deepcopy(layout.config)
+    if "weight_block_size" in config:
+        config["weight_block_size"] = [block, block]
+    group = config.get("config_groups", {}).get("group_0", {"weights": {}, "input_activations": {}})
+    if "block_structure" in group["weights"]:
+        group["weights"]["block_structure"] = [block, block]
+        group["input_activations"]["group_size"] = block
+    return replace(layout, config=config, block=block)
 
 
 def _compressed(weights: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
@@ -121,21 +136,23 @@ def _spread(scale: torch.Tensor, x: torch.Tensor, rows: int, columns: int) -> to
     return scale.repeat_interleave(rows, 0)[: x.shape[0]].repeat_interleave(columns, 1)[:, : x.shape[1]]
 
 
-def _size(x: torch.Tensor, per: str) -> tuple[int, int]:
-    sizes = {"tensor": tuple(x.shape), "row": (1, x.shape[1]), "token": (1, x.shape[1]), "block": (BLOCK, BLOCK)}
-    return sizes.get(per, (1, BLOCK))
+def _size(x: torch.Tensor, per: str, block: int) -> tuple[int, int]:
+    sizes = {"tensor": tuple(x.shape), "row": (1, x.shape[1]), "token": (1, x.shape[1]), "block": (block, block)}
+    return sizes.get(per, (1, block))
 
 
-def shrink(x: torch.Tensor, per: str, scale: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def shrink(
+    x: torch.Tensor, per: str, scale: torch.Tensor | None = None, block: int = BLOCK
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(e4m3 values, scales as they are in the file) of [N, E]."""
-    size = _size(x, per)
+    size = _size(x, per, block)
     scale = (_blocks(x, *size) / 448).clamp(min=1e-12) if scale is None else scale
     return (x / _spread(scale, x, *size)).clamp(-448, 448).to(FP8), scale
 
 
-def grow(values: torch.Tensor, scale: torch.Tensor, per: str) -> torch.Tensor:
+def grow(values: torch.Tensor, scale: torch.Tensor, per: str, block: int = BLOCK) -> torch.Tensor:
     """What they stand for, float32."""
-    return values.float() * _spread(scale.float(), values, *_size(values, per))
+    return values.float() * _spread(scale.float(), values, *_size(values, per, block))
 
 
 def is_quantized(name: str) -> bool:
@@ -158,10 +175,10 @@ def write(model: Any, layout: Layout, folder: Path) -> None:
         if tensors[name].dim() != 2:
             continue
         module = name.removesuffix(".weight")
-        values, scale = shrink(tensors[name], layout.per)
+        values, scale = shrink(tensors[name], layout.per, block=layout.block)
         kept = layout.shape(scale.reshape(()) if layout.per == "tensor" else scale)
         scale = kept.float().reshape(scale.shape)
-        values, _ = shrink(tensors[name], layout.per, scale)
+        values, _ = shrink(tensors[name], layout.per, scale, layout.block)
         tensors[name], tensors[f"{module}.{layout.weight_scale}"] = values, kept.contiguous()
         if layout.inputs == "tensor":
             tensors[f"{module}.input_scale"] = layout.shape(torch.tensor(STATIC))
@@ -175,19 +192,20 @@ class Exact(nn.Module):
 
     def __init__(self, inner: nn.Linear, layout: Layout) -> None:
         super().__init__()
-        scale = shrink(inner.weight.detach(), layout.per)[1]
+        weight, block = inner.weight.detach(), layout.block
+        scale = shrink(weight, layout.per, block=block)[1]
         kept = layout.shape(scale.reshape(()) if layout.per == "tensor" else scale).float().reshape(scale.shape)
-        self.weight = grow(shrink(inner.weight.detach(), layout.per, kept)[0], kept, layout.per)
+        self.weight = grow(shrink(weight, layout.per, kept, block)[0], kept, layout.per, block)
         self.bias, self.layout = inner.bias, layout
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Inputs are rounded and restored."""
-        flat = x.reshape(-1, x.shape[-1])
+        flat = x.reshape(-1, x.shape[-1]).float()
         static = self.layout.shape(torch.tensor(STATIC)).float().reshape(1, 1)
-        values, scale = shrink(flat, self.layout.inputs, static if self.layout.inputs == "tensor" else None)
-        return nn.functional.linear(grow(values, scale, self.layout.inputs), self.weight, self.bias).view(
-            *x.shape[:-1], -1
-        )
+        inputs, block = self.layout.inputs, self.layout.block
+        values, scale = shrink(flat, inputs, static if inputs == "tensor" else None, block)
+        y = nn.functional.linear(grow(values, scale, inputs, block), self.weight, self.bias)
+        return y.to(x.dtype).view(*x.shape[:-1], -1)
 
 
 def exact(model: nn.Module, layout: Layout) -> nn.Module:

@@ -144,6 +144,7 @@ def test_the_planner_counts_what_is_loaded(layout: Layout, tmp_path: Path) -> No
         assert sum(t.numel() * t.element_size() for t in shards.values()) == want
 
 
+@pytest.mark.gpu_too
 def test_the_whole_engine(tmp_path: Path) -> None:
     model = reference(TINY)
     write(model, BY_NAME["compressed-channel"], tmp_path)
