@@ -88,9 +88,10 @@ def test_fp8_checkpoints(layout: Layout, dtype: str, deterministic: bool, tmp_pa
     want = expected_logits(meant, tokens)
     given = {"max_model_len": MAX_LEN, "deterministic": deterministic, "enforce_eager": True}
     ours = on_gpu(tmp_path, dtype, tokens, (41, 1, 30, 27, 1), **given)
-    # why: where an input lies near the middle of two e4m3 values, a last bit decides
     theirs = want if dtype == "float32" else expected_logits(as_dtype(meant, torch.bfloat16), tokens).float()
-    assert error(ours, want) <= 1.2 * error(theirs, want) + 0.03
+    # why: where an input lies near the middle of two e4m3 values a last bit decides, and tensor cores that sum e4m3
+    # fast keep 14; the weights that the checkpoint was made of are 0.13 away
+    assert error(ours, want) <= 1.2 * error(theirs, want) + (0.03 if deterministic else 0.08)
 
 
 def test_a_real_size(tmp_path: Path) -> None:
