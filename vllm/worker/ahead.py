@@ -234,19 +234,28 @@ class AheadRunner(Runner):
         self.rows.computed[planned] = lens
         if end is End.PICK and self._decodes.board is not None:
             flight.watch = self._decodes.board.watch(planned, lens)
-        self._fly(flight, planned, lens, self._choose_now(out, planned, lens, flight) if end is End.LOGITS else out)
+        if end is End.LOGITS:
+            out = self._choose_now(out, planned, lens, flight, bucket if self._decodes.has_second else 0)
+        self._fly(flight, planned, lens, out)
 
-    def _choose_now(self, logits: torch.Tensor, rows: np.ndarray, lens: np.ndarray, flight: Flight) -> torch.Tensor:
-        """Tokens from logits that are no part of a recorded step, by the device where it can."""
+    def _choose_now(
+        self, logits: torch.Tensor, rows: np.ndarray, lens: np.ndarray, flight: Flight, bucket: int = 0
+    ) -> torch.Tensor:
+        """Tokens from logits that no recorded step has chosen from, by the device where it can; with `bucket` by the
+        second piece of the decode step that made them."""
         named, o = rows.tolist(), self._options
         hosted = [n for n, row in enumerate(named) if row in o.hosted]
         if hosted:
             (at,) = send_all([np.array(hosted)], self._device)
             untouched = logits[at].float()  # why: what the device does with these lines means nothing
-        these, upto = send_all([rows.astype(np.int32), lens.astype(np.int32)], self._device)
-        flight.report = o.report(named, logits)
-        pick = self._ops.pick if o.asking.isdisjoint(named) else self._ops.pick_any
-        tokens: torch.Tensor = pick(logits, these, upto, self._resident.state)
+        flight.report, is_plain = o.report(named, logits), o.asking.isdisjoint(named)
+        if bucket:
+            end = End.THEN_PICK if is_plain else End.THEN_PICK_ANY
+            tokens = self._decodes.run(bucket, end, lens.tolist())[: len(rows)]
+        else:
+            these, upto = send_all([rows.astype(np.int32), lens.astype(np.int32)], self._device)
+            pick = self._ops.pick if is_plain else self._ops.pick_any
+            tokens = pick(logits, these, upto, self._resident.state)
         if flight.report is not None:
             flight.report.start(tokens, self._deterministic)
         if hosted:

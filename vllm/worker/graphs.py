@@ -2,7 +2,8 @@
 
     lines ─▶ gather_rows ─▶ model ─▶ logits ─┬─▶ pick ─▶ tokens       nobody asks for more than temperature
                                              ├─▶ pick_any ─▶ tokens   somebody does
-                                             └─▶ (logits)             somebody needs to see them first
+                                             └─▶ (logits)             somebody needs to see them first, then
+                                (the second piece)   (logits) ─▶ pick or pick_any ─▶ tokens
 
 Numbers of lines are rounded up to a bucket, idle lines fill it. A bucket is recorded when it is first needed. Where
 graphs are off the same function runs as it is. Does not know: plans, who the rows belong to. Called by: ahead.
@@ -30,11 +31,13 @@ log = get_logger(__name__)
 
 
 class End(Enum):
-    """Where a recorded step ends."""
+    """Where a recorded step ends, and the second piece of one that ended in `LOGITS`."""
 
     PICK = "pick"
     PICK_ANY = "pick_any"
     LOGITS = "logits"
+    THEN_PICK = "then pick"
+    THEN_PICK_ANY = "then pick_any"
 
 
 class Decodes:
@@ -50,6 +53,7 @@ class Decodes:
         most = next((b for b in BUCKETS if b >= resident.idle), BUCKETS[-1])
         # why: the logits of every graph would stay, one beside the other
         self._logits = torch.empty(most, model.vocab, device=device) if record and device.type != "cpu" else None
+        self._lens = torch.ones(most, dtype=torch.int32, device=device)
         self._graphs: dict[tuple[int, End], tuple[Callable[[], None], torch.Tensor]] = {}
         platform, pick = platform_of(device), ops.names()["pick"]
         # why: what the reference does on a device needs its tensors there
@@ -74,7 +78,8 @@ class Decodes:
     def run(self, bucket: int, end: End, lens: list[int]) -> torch.Tensor:
         """Tokens [bucket] of the resident lines, which the rows have taken over, or float32 logits [bucket, V].
 
-        `lens` are the tokens of each row, the new one counted. The result holds until the next run.
+        `lens` are the tokens of each row, the new one counted. A second piece, where `has_second`, chooses from the
+        logits of the run before it, which it may change. The result holds until the next run.
         """
         found = None
         if self._record:
@@ -83,6 +88,11 @@ class Decodes:
             return self._step(self._resident.lines[:bucket], end, lens)
         found[0]()
         return found[1]
+
+    @property
+    def has_second(self) -> bool:
+        """Whether logits stay where the second piece finds them."""
+        return self._record and self._logits is not None
 
     def prepare(self, bucket: int) -> float | None:
         """Record the step of this bucket with idle lines, and time it; None where that has been done or cannot be."""
@@ -114,6 +124,10 @@ class Decodes:
 
     def _step(self, lines: torch.Tensor, end: End, lens: list[int]) -> torch.Tensor:
         state, num = self._resident.state, lines.shape[0]
+        if end in (End.THEN_PICK, End.THEN_PICK_ANY):
+            assert self._logits is not None, "no logits are kept"
+            choose = self._ops.pick if end is End.THEN_PICK else self._ops.pick_any
+            return choose(self._logits[:num], lines, self._lens[:num], state)  # type: ignore[no-any-return]
         g = self._ops.gather_rows(lines, state)
         if self._device.type == "cpu":  # why: a "recorded" step is run again there, by kernels that read this list
             lens = g.seq_lens.tolist()
@@ -132,7 +146,10 @@ class Decodes:
         )
         logits = self._model.logits(self._model(batch), wide=end is End.PICK_ANY)
         if end is End.LOGITS:
-            return logits.float() if self._logits is None else self._logits[:num].copy_(logits)
+            if self._logits is None:
+                return logits.float()
+            self._lens[:num].copy_(g.seq_lens)
+            return self._logits[:num].copy_(logits)
         if end is End.PICK:
             return self._ops.pick(logits, lines, g.seq_lens, self._telling)  # type: ignore[no-any-return]
         return self._ops.pick_any(logits, lines, g.seq_lens, state)  # type: ignore[no-any-return]

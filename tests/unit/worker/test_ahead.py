@@ -139,8 +139,12 @@ def test_tokens_are_those_of_a_runner_that_waits(name, plain, seed):
         engine = make_engine(name, 9 + record, dice.choice((8, 24, 64)), 6, True, record)
         assert run(engine, requests) == want
         assert engine.scheduler.num_preempted > 0 and (engine.kv.num_hit > 0 or name != "plain")
-        ends = {end for _, end in engine._executor.runner._decodes._graphs}
-        assert ends == (set() if not record else {End.PICK} if plain else set(End)), "steps of every kind were recorded"
+        decodes = engine._executor.runner._decodes
+        ends = {end for _, end in decodes._graphs}
+        second = ends & {End.THEN_PICK, End.THEN_PICK_ANY}
+        whole = set() if not record else {End.PICK} if plain else {End.PICK, End.PICK_ANY, End.LOGITS}
+        assert ends - second == whole, "steps of every kind were recorded"
+        assert bool(second) == (decodes.has_second and not plain), "and the choice behind logits"
 
 
 @pytest.mark.parametrize("name", ["plain", "odd"])
