@@ -55,7 +55,8 @@ def newest() -> dict[tuple[str, str], tuple[float, str]]:
         if case not in VLLM.get(name, {}):
             continue
         value = row.get("step_ms") or row["tot_tok_s" if case in ("prefill", "mixed") else "out_tok_s"]
-        remark = f", over {row['out']} of 256 tokens" if "out" in row else ""
+        is_short = "step_ms" in row and row.get("out", 256) < 256
+        remark = f", over {row['out']} of 256 tokens" if is_short else ""
         found[name, case] = value, remark
     return found
 
