@@ -142,9 +142,11 @@ class LLMEngine:
         template = shown_template(self.tokenizer, self._args.chat_template)
         return choose(template, reasoning=self._args.reasoning_parser).format
 
-    def add_checked(self, delivery: Delivery) -> str:
-        """Queue what `take` returned."""
+    def add_checked(self, delivery: Delivery, arrival: float | None = None) -> str:
+        """Queue what `take` returned. `arrival`: another than when it was taken."""
         request = delivery.taken.request
+        if arrival is not None:
+            request = replace(request, arrival=arrival)
         self.assembled.engine.add(request)
         self._deliveries[request.request_id] = delivery
         return request.request_id
@@ -316,8 +318,7 @@ class LLMEngine:
             requests = [delivery.taken.request for delivery in deliveries]
             engine = self.assembled.engine
             for i in longest_first(requests, engine.plan, engine.kv.plan):
-                engine.add(replace(requests[i], arrival=requests[0].arrival))
-                self._deliveries[requests[i].request_id] = deliveries[i]
+                self.add_checked(deliveries[i], requests[0].arrival)
             with between_steps() as pause:
                 while len(done) < len(deliveries):
                     pause()

@@ -29,4 +29,6 @@ def longest_first(requests: Items[Request], limits: SchedulerPlan, kv: KVPlan) -
         siblings = min(rows, requests[i].sampling.n)
         blocks += siblings * blocks_needed(kv, requests[i].max_len)
         rows -= siblings
+        if not rows:
+            break
     return order if blocks < kv.num_blocks else given

@@ -251,7 +251,7 @@ class AheadRunner(Runner):
         flight.report, is_plain = o.report(named, logits), o.asking.isdisjoint(named)
         if bucket:
             end = End.THEN_PICK if is_plain else End.THEN_PICK_ANY
-            tokens = self._decodes.run(bucket, end, lens.tolist())[: len(rows)]
+            tokens = self._decodes.run(bucket, end)[: len(rows)]
         else:
             these, upto = send_all([rows.astype(np.int32), lens.astype(np.int32)], self._device)
             pick = self._ops.pick if is_plain else self._ops.pick_any

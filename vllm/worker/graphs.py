@@ -75,17 +75,17 @@ class Decodes:
             return num if num <= BUCKETS[-1] else None
         return next((b for b in BUCKETS if b >= num), None)
 
-    def run(self, bucket: int, end: End, lens: list[int]) -> torch.Tensor:
+    def run(self, bucket: int, end: End, lens: list[int] | None = None) -> torch.Tensor:
         """Tokens [bucket] of the resident lines, which the rows have taken over, or float32 logits [bucket, V].
 
-        `lens` are the tokens of each row, the new one counted. A second piece, where `has_second`, chooses from the
-        logits of the run before it, which it may change. The result holds until the next run.
+        `lens` are the tokens of each row, the new one counted. A second piece, where `has_second`, knows them from the
+        run before it, and chooses from its logits, which it may change. The result holds until the next run.
         """
         found = None
         if self._record:
             found = self._graphs.get((bucket, end)) or self._capture(bucket, end)
         if found is None:
-            return self._step(self._resident.lines[:bucket], end, lens)
+            return self._step(self._resident.lines[:bucket], end, lens or [])
         found[0]()
         return found[1]
 

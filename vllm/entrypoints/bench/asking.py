@@ -17,9 +17,6 @@ from vllm.entrypoints.bench.http import Connections, HttpError
 from vllm.entrypoints.bench.samples import Sample
 from vllm.errors import ValidationError
 
-ENDPOINTS = {"vllm": "/v1/completions", "openai": "/v1/completions", "openai-chat": "/v1/chat/completions"}
-"""Backend -> its route."""
-
 
 @dataclass(slots=True)
 class Outcome:

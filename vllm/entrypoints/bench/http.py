@@ -12,6 +12,8 @@ import ssl
 from collections.abc import AsyncGenerator
 from urllib.parse import urlsplit
 
+import httptools
+
 from vllm.errors import ValidationError
 
 _CHUNK = 1 << 16
@@ -60,8 +62,6 @@ class Connections:
 
     async def ask(self, method: str, path: str, body: bytes | None = None) -> AsyncGenerator[bytes, None]:
         """The parts of the body as they arrive. Raises HttpError for any status but 200, OSError for a lost one."""
-        import httptools  # why: other measurements need no HTTP, and a machine without this library can make them
-
         reader, writer, was_used = await self._connection()
         try:
             await self._send(writer, method, path, body)

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from vllm.entrypoints.bench.samples import Sample
 
 NAMES = ("serve",)
+ENDPOINTS = {"vllm": "/v1/completions", "openai": "/v1/completions", "openai-chat": "/v1/chat/completions"}
+"""Backend -> its route. Why here: the other measurements are told their flags beside these, and need no HTTP."""
 HELP = "put a running OpenAI server under load; prints TTFT, TPOT, ITL and throughputs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which server, which requests, how they arrive, what is kept."""
-    from vllm.entrypoints.bench.asking import ENDPOINTS
     from vllm.entrypoints.bench.samples import add_dataset_arguments
 
     add = parser.add_argument
@@ -135,7 +136,7 @@ async def _load(
     arguments: argparse.Namespace, connections: Connections, model: str, samples: list[Sample]
 ) -> tuple[list[Outcome], float]:
     """(how each request went, seconds in all)"""
-    from vllm.entrypoints.bench.asking import ENDPOINTS, ask, body_of
+    from vllm.entrypoints.bench.asking import ask, body_of
 
     path = arguments.endpoint or ENDPOINTS[arguments.backend]
     extra = _extra(arguments)

@@ -15,7 +15,7 @@ GROUP = 128
 
 def height_of(rows: int) -> int:
     """Tokens of a tile: it holds all."""
-    return max(8, int(next_power_of_2(rows)))
+    return max(8, next_power_of_2(rows))
 
 
 def empty_small(rows: int, width: int, group: int, dtype: torch.dtype, device: torch.device) -> Quantized:
